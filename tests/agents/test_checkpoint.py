@@ -1,0 +1,357 @@
+import copy
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import agents
+from agents import Agent, CheckpointError
+from agents.network import weights_of
+from rlbilinear import scale_eigenfilters
+from rlbilinear.editing import add_bias_map, scaling_matrix
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return Agent.new("bimpala-compact", seed=1)
+
+
+@pytest.fixture(scope="module")
+def observations():
+    return np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(agent, tmp_path):
+    agent.save(tmp_path / "agent")
+    return tmp_path / "agent"
+
+
+def rewrite(folder, change):
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("architecture", agents.ARCHITECTURES)
+def test_saved_agent_loads_as_it_was(architecture, observations, tmp_path):
+    agent = Agent.new(architecture, game="heist", seed=3)
+    agent.save(tmp_path / "a")
+    loaded = agents.load(tmp_path / "a", device="cpu")
+    assert loaded.config == agent.config
+    assert torch.equal(loaded.logits(observations), agent.logits(observations))
+    loaded.save(tmp_path / "b")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_loading_draws_no_random_number_and_nothing_is_pickled(folder):
+    state = torch.get_rng_state()
+    agents.load(folder, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(agent, observations, tmp_path):
+    agent.save(tmp_path / "full")
+    agent.save(tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.51 * sizes[1]
+    half = agents.load(tmp_path / "half", device="cpu")
+    for name, weight in weights_of(half.policy).items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, weights_of(agent.policy)[name].half().float())
+
+
+def test_loaded_policy_can_be_trained(folder, observations):
+    policy = agents.load(folder, device="cpu").policy
+    _, log_prob, _ = policy.evaluate_actions(
+        torch.as_tensor(observations), torch.zeros(5, dtype=torch.long)
+    )
+    before = {name: weight.clone() for name, weight in policy.named_parameters()}
+    log_prob.sum().backward()
+    for group in policy.optimizer.param_groups:
+        group["lr"] = 0.1
+    policy.optimizer.step()
+    moved = [name for name, w in policy.named_parameters() if not torch.equal(w, before[name])]
+    assert {"action_net.weight", "features_extractor.layers.stem.weight"} <= set(moved)
+
+
+# --- edits
+
+
+def skip_edit(agent):
+    block = copy.deepcopy(agent.layer("block2"))
+    block.skip = nn.Conv2d(32, 32, 1, bias=False)
+    with torch.no_grad():
+        block.skip.weight.copy_(scaling_matrix(torch.arange(32.0), 0.5)[:, :, None, None])
+    return "block2", block
+
+
+def filter_edit(agent):
+    layer = agent.layer("block1.bilinear")
+    return "block1.bilinear", scale_eigenfilters(layer, torch.ones(32), {0: -1.0, 3: 0.0})
+
+
+def dense_edit(agent):
+    return "dense", scale_eigenfilters(agent.layer("dense"), torch.ones(256), {1: 2.0})
+
+
+def bias_edit(layer):
+    def edit(agent):
+        shape = agent.activations(np.zeros((1, 3, 64, 64), np.uint8), [layer])[layer].shape[1:]
+        bias = torch.linspace(-1, 1, shape.numel()).reshape(shape)
+        return layer, add_bias_map(agent.layer(layer), bias)
+
+    return edit
+
+
+EDITS = {
+    "eigenfilters": [filter_edit],
+    "dense eigenvectors": [dense_edit],
+    "skip": [skip_edit],
+    "bias after a pool": [bias_edit("pool1")],
+    "bias of a head": [bias_edit("action_net")],
+    "bias inside a block": [bias_edit("block3.bilinear")],
+    "many": [filter_edit, skip_edit, bias_edit("block1"), bias_edit("stem"), dense_edit],
+}
+
+
+@pytest.mark.parametrize("edits", EDITS.values(), ids=EDITS)
+def test_edited_agents_save_and_load_like_any_other(agent, edits, observations, tmp_path):
+    original = agent.logits(observations)
+    edited = agent
+    for edit in edits:
+        name, layer = edit(edited)
+        edited = edited.with_layer(name, layer, edit=f"edited {name}")
+    assert torch.equal(agent.logits(observations), original)
+    assert not torch.allclose(edited.logits(observations), original, rtol=0, atol=1e-6)
+
+    edited.save(tmp_path / "edited")
+    loaded = agents.load(tmp_path / "edited", device="cpu")
+    assert torch.equal(loaded.logits(observations), edited.logits(observations))
+    assert loaded.config.edits == tuple(f"edited {edit(agent)[0]}" for edit in edits)
+    assert loaded.layer_names == edited.layer_names
+    loaded.save(tmp_path / "again")
+    saved = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("edited", "again")]
+    assert saved[0] == saved[1]
+
+
+def test_skip_edit_does_what_its_matrix_says(agent, observations):
+    name, block = skip_edit(agent)
+    edited = agent.with_layer(name, block)
+    x = agent.activations(observations, ["block1"])["block1"]
+    direction = torch.arange(32.0) / torch.arange(32.0).norm()
+    change = -0.5 * torch.einsum("c,nchw->nhw", direction, x)[:, None] * direction[:, None, None]
+    got = edited.activations(observations, [name])[name]
+    expected = agent.activations(observations, [name])[name] + change
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_with_layer_refuses_what_does_not_fit(agent):
+    with pytest.raises(ValueError, match=r"Conv2d does not fit block1"):
+        agent.with_layer("block1", nn.Conv2d(5, 32, 1))
+    with pytest.raises(ValueError, match=r"unknown layer 'block9'.*stem, pool1, block1"):
+        agent.with_layer("block9", nn.Identity())
+
+
+def test_layers_of_unknown_types_are_not_saved(agent, tmp_path):
+    odd = agent.with_layer("block1", nn.Tanh())
+    with pytest.raises(ValueError, match=r"block1 is a Tanh.*choose from Conv2d"):
+        odd.save(tmp_path / "odd")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- asking
+
+
+def test_activations_are_the_layers_outputs(agent, observations):
+    got = agent.activations(
+        observations, ["stem", "block1.bilinear", "dense", "value_net"], batch=2
+    )
+    x = torch.as_tensor(observations) / 255
+    stem = agent.layer("stem")(x)
+    torch.testing.assert_close(got["stem"], stem, rtol=1e-4, atol=1e-5)
+    bilinear = agent.layer("block1.bilinear")(agent.layer("pool1")(stem))
+    torch.testing.assert_close(got["block1.bilinear"], bilinear, rtol=1e-3, atol=1e-4)
+    assert got["dense"].shape == (5, 256)
+    assert got["value_net"].shape == (5, 1)
+    assert not got["dense"].requires_grad
+
+
+def test_logits_are_the_policys_own(agent, observations):
+    distribution = agent.policy.get_distribution(torch.as_tensor(observations)).distribution
+    expected = distribution.logits
+    torch.testing.assert_close(agent.logits(observations).log_softmax(1), expected.detach())
+
+
+def test_predictions_follow_the_policy_and_the_seed(agent, observations):
+    many = np.repeat(observations[:1], 1000, axis=0)
+    head = nn.Linear(256, 15)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.linspace(0, 3, 15))
+    agent = agent.with_layer("action_net", head)
+    actions = agent.predict(many, generator=torch.Generator().manual_seed(0))
+    again = agent.predict(many, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(actions, again)
+    share = np.bincount(actions, minlength=15) / 1000
+    assert np.abs(share - head.bias.softmax(0).detach().numpy()).max() < 0.05
+    assert (agent.predict(many[:3], deterministic=True) == 14).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 64, 64, 3), np.uint8),
+        np.zeros((3, 64, 64), np.uint8),
+        np.zeros((1, 3, 64, 64), np.float32),
+        np.zeros((0, 3, 64, 64), np.uint8),
+    ],
+)
+def test_observations_of_another_kind_are_refused(agent, wrong):
+    with pytest.raises(ValueError, match=r"expected uint8 observations \(batch, 3, 64, 64\)"):
+        agent.logits(wrong)
+
+
+def test_unknown_layers_and_silent_ones_are_refused(agent, observations):
+    with pytest.raises(ValueError, match="choose from stem"):
+        agent.activations(observations, ["nonsense"])
+    with pytest.raises(ValueError, match="no output of its own"):
+        agent.activations(observations, ["block1.bilinear.left"])
+    assert agent.layer("block1.bilinear.left").weight.shape == (32, 32, 3, 3)
+
+
+# --- refusals
+
+
+def truncate(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def alter(folder):
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def other_weights(folder):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    config = json.loads((folder / "config.json").read_text())
+    weights["stem.weight"] = weights["stem.weight"][:, :, :3, :3].contiguous()
+    metadata = {"network": json.dumps(config["network"], sort_keys=True)}
+    save_file(weights, file, metadata=metadata)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    rewrite(folder, lambda config: config["weights"].update(sha256=digest))
+
+
+CORRUPTIONS = {
+    "truncated weights": (truncate, "truncated or altered"),
+    "altered weights": (alter, "truncated or altered"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks model.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "lacks config.json"),
+    "config not JSON": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "expected rlbilinear-agent"),
+    "later version": (lambda f: rewrite(f, lambda c: c.update(version=2)), "version 1"),
+    "other shapes": (other_weights, "another architecture.*stem.weight"),
+    "other architecture": (
+        lambda f: rewrite(f, lambda c: c["network"].update(architecture="impala")),
+        "altered",
+    ),
+    "unknown architecture": (
+        lambda f: rewrite(f, lambda c: c["network"].update(architecture="vgg")),
+        "unknown architecture 'vgg'",
+    ),
+    "other kernel": (
+        lambda f: rewrite(f, lambda c: c["network"].update(architecture_kwargs={"kernel_size": 5})),
+        "altered",
+    ),
+    "unknown module": (
+        lambda f: rewrite(
+            f,
+            lambda c: c["network"].update(
+                structure=[{"layer": "stem", "type": "os.system", "arguments": {}}]
+            ),
+        ),
+        "unknown type 'os.system'",
+    ),
+    "huge module": (
+        lambda f: rewrite(
+            f,
+            lambda c: c["network"].update(
+                structure=[
+                    {
+                        "layer": "stem",
+                        "type": "Linear",
+                        "arguments": {"in_features": 10**7, "out_features": 10**7},
+                    }
+                ]
+            ),
+        ),
+        "altered",
+    ),
+    "field missing": (lambda f: rewrite(f, lambda c: c.pop("game")), "describes no network"),
+}
+
+
+@pytest.mark.parametrize(("corrupt", "reason"), CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_broken_checkpoints_are_refused_with_the_reason(folder, corrupt, reason):
+    corrupt(folder)
+    with pytest.raises(CheckpointError, match=reason):
+        agents.load(folder, device="cpu")
+
+
+def test_unknown_names_and_devices_list_the_choices(monkeypatch, agent, tmp_path):
+    monkeypatch.setattr(agents.checkpoint, "ZOO", tmp_path)
+    agent.save(tmp_path / "maze-good")
+    assert agents.names() == ["maze-good"]
+    assert agents.load("maze-good").config == agent.config
+    with pytest.raises(ValueError, match=r"'maze-godo' is no folder.*maze-good"):
+        agents.load("maze-godo")
+    with pytest.raises(ValueError, match=r"no device 'gpu'.*cuda:N"):
+        agents.load("maze-good", device="gpu")
+
+
+def test_nothing_is_overwritten_unasked(agent, folder, tmp_path):
+    with pytest.raises(FileExistsError, match="exists"):
+        agent.save(folder)
+    Agent.new("impala-compact").save(folder, overwrite=True)
+    assert agents.load(folder).config.architecture == "impala-compact"
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.tex").write_text("...")
+    with pytest.raises(FileExistsError, match=r"holds no config.json"):
+        agent.save(other, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["agent", "thesis"]
+
+
+def test_broken_weights_are_not_saved_and_leave_nothing(agent, tmp_path):
+    head = nn.Linear(256, 15)
+    with torch.no_grad():
+        head.bias[0] = 1e6
+    edited = agent.with_layer("action_net", head)
+    with pytest.raises(ValueError, match=r"not finite as torch.float16: action_net.bias"):
+        edited.save(tmp_path / "half", dtype=torch.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_import_is_quiet_and_leaves_random_generators_alone():
+    code = (
+        "import torch; before = torch.get_rng_state(); import agents; "
+        "assert torch.equal(before, torch.get_rng_state())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""

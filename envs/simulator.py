@@ -1,0 +1,239 @@
+"""The ProcGen simulator: games and modes, a quiet import, and a thin handle on the C library.
+
+`Simulator` is everything the rest of the package needs of gym3: act, observe, and states in and
+out. It adds what the C++ side lacks: arguments and states are checked in Python, because there a
+bad value ends the whole process.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+
+from envs.state import GAMES, check_game, check_mode, validate_state
+
+NUM_ACTIONS = 15
+LAST_LEVEL = 2**31 - 1
+"""Level seeds are 0 <= seed < LAST_LEVEL."""
+
+_STATE_BUFFER_BYTES = 2**20
+
+
+def silence_gym_notice() -> None:
+    """Drop the maintenance notice that old gym prints when imported, and nothing else.
+
+    procgen imports gym, and so does stable_baselines3 when it finds it installed.
+    """
+    try:
+        from gym_notices.notices import notices  # type: ignore[import-untyped]
+
+        notices.pop(importlib.metadata.version("gym"), None)
+    except ImportError:  # PackageNotFoundError is one too: no gym, no notice
+        return
+
+
+def import_procgen() -> ModuleType:
+    """Import the module `procgen`, quietly.
+
+    Raises:
+        ImportError: procgen is not installed, or a system library it needs is missing.
+    """
+    silence_gym_notice()
+    try:
+        import procgen
+    except ImportError as error:
+        raise ImportError(_missing(error)) from error
+    return procgen
+
+
+def _missing(error: Exception) -> str:
+    return (
+        f"the ProcGen simulator cannot be loaded: {error}. It needs the system libraries "
+        "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0) "
+        "and the package procgen (Python 3.10) or procgen-mirror (Python 3.11 and 3.12)."
+    )
+
+
+class Frame(NamedTuple):
+    """What the simulator shows now. Views of its buffers: the next act overwrites them."""
+
+    rewards: Float32[np.ndarray, " envs"]
+    images: UInt8[np.ndarray, "envs 64 64 3"]
+    first: Bool[np.ndarray, " envs"]
+
+
+class Simulator:
+    """Copies of one game, stepped together.
+
+    Args:
+        env_name: one of `GAMES`.
+        num_envs: number of copies.
+        mode: distribution mode, one of `GAMES[env_name]`.
+        num_levels: number of levels; 0 takes all from `start_level` up to `LAST_LEVEL`.
+        start_level: seed of the first level.
+        seed: seed of the sequence of levels.
+        num_threads: the simulator's threads; 0 steps in the caller's.
+        human_view: also render the 512x512 human view at each observe (slow).
+        options: ProcGen's own switches, see `OPTIONS`.
+
+    Raises:
+        ValueError: an argument is not accepted; the message lists what is.
+        ImportError: the simulator cannot be loaded.
+    """
+
+    OPTIONS = (
+        "center_agent",
+        "paint_vel_info",
+        "restrict_themes",
+        "use_backgrounds",
+        "use_monochrome_assets",
+        "use_sequential_levels",
+    )
+
+    def __init__(
+        self,
+        env_name: str,
+        num_envs: int = 1,
+        *,
+        mode: str = "easy",
+        num_levels: int = 0,
+        start_level: int = 0,
+        seed: int = 0,
+        num_threads: int = 4,
+        human_view: bool = False,
+        **options: bool,
+    ) -> None:
+        check_game(env_name)
+        check_mode(env_name, mode)
+        _check_range("num_envs", num_envs, 1, 2**20)
+        _check_range("num_threads", num_threads, 0, 1024)
+        _check_range("seed", seed, 0, LAST_LEVEL)
+        _check_range("start_level", start_level, 0, LAST_LEVEL - 1)
+        _check_range("num_levels", num_levels, 0, LAST_LEVEL - start_level)
+        if unknown := set(options) - set(self.OPTIONS):
+            raise ValueError(f"unknown options {sorted(unknown)}; accepted: {list(self.OPTIONS)}")
+        self.env_name, self.num_envs, self.mode = env_name, num_envs, mode
+        procgen = import_procgen()
+        try:
+            self._env = procgen.ProcgenGym3Env(
+                num=num_envs,
+                env_name=env_name,
+                distribution_mode=mode,
+                # The simulator ignores start_level when num_levels is 0.
+                num_levels=num_levels or (LAST_LEVEL - start_level),
+                start_level=start_level,
+                rand_seed=seed,
+                num_threads=num_threads,
+                render_mode="rgb_array" if human_view else None,
+                **options,
+            )
+        except OSError as error:  # dlopen's error names the missing library
+            raise ImportError(_missing(error)) from error
+        self._env._reuse_arrays = True  # observe() then returns its buffers, not copies
+        self._buffer = self._env._ffi.new(f"char[{_STATE_BUFFER_BYTES}]")
+
+    def act(self, actions: Int32[np.ndarray, " envs"]) -> None:
+        """Start a step. Action -1 stands still and then starts a new level.
+
+        Raises:
+            ValueError: the actions are not `num_envs` integers in -1..14.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions must be {self.num_envs} integers, "
+                f"got shape {actions.shape} of {actions.dtype}"
+            )
+        if actions.min() < -1 or actions.max() >= NUM_ACTIONS:
+            raise ValueError(
+                f"actions must be in 0..{NUM_ACTIONS - 1} (-1: a new level), "
+                f"got {actions.min()}..{actions.max()}"
+            )
+        self._env.act(actions)
+
+    def observe(self) -> Frame:
+        """Wait for the step that runs, if any, and return what it gave."""
+        rewards, observation, first = self._env.observe()
+        return Frame(rewards, observation["rgb"], first)
+
+    def info(self, name: str) -> np.ndarray:
+        """Return a field for all copies, as of the last observe (a view).
+
+        Fields: level_seed, prev_level_seed, prev_level_complete; rgb with `human_view`.
+        """
+        return self._env._info[name]
+
+    def get_states(self, indices: Iterable[int] | None = None) -> list[bytes]:
+        """Return the states of these copies (default all), about 20 kB and 0.1 ms each."""
+        env, buffer = self._env, self._buffer
+        view = env._ffi.buffer(buffer)
+        return [
+            view[: env.call_c_func("get_state", index, buffer, _STATE_BUFFER_BYTES)]
+            for index in self._indices(indices)
+        ]
+
+    def set_states(self, states: Sequence[bytes], indices: Iterable[int] | None = None) -> None:
+        """Put these copies (default all) into these states; `observe` then shows them.
+
+        A state carries its level range and random generators: the levels that follow are its
+        source's. Nothing is set unless every state is valid.
+
+        Raises:
+            ValueError: a state is malformed or of another game, or the numbers do not match.
+        """
+        where = self._indices(indices)
+        if len(states) != len(where):
+            raise ValueError(f"got {len(states)} states for {len(where)} environments")
+        for position, state in enumerate(states):
+            try:
+                validate_state(state, self.env_name)
+            except ValueError as error:
+                raise ValueError(f"state {position} of {len(states)}: {error}") from error
+        for index, state in zip(where, states, strict=True):
+            self._env.call_c_func("set_state", index, state, len(state))
+
+    def close(self) -> None:
+        """Free the simulator. Closing twice is harmless."""
+        self._env.close()
+
+    def _indices(self, indices: Iterable[int] | None) -> Sequence[int]:
+        if indices is None:
+            return range(self.num_envs)
+        chosen = [int(index) for index in indices]
+        if outside := [index for index in chosen if not 0 <= index < self.num_envs]:
+            raise ValueError(f"no environments {outside}; there are 0..{self.num_envs - 1}")
+        return chosen
+
+
+@functools.lru_cache(maxsize=64)
+def template_state(env_name: str, mode: str) -> bytes:
+    """Return a fixed fresh state of a game and mode, to be edited into others."""
+    simulator = Simulator(env_name, mode=mode, num_threads=0)
+    (state,) = simulator.get_states()
+    simulator.close()
+    return state
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+
+
+__all__ = [
+    "GAMES",
+    "LAST_LEVEL",
+    "NUM_ACTIONS",
+    "Frame",
+    "Simulator",
+    "import_procgen",
+    "silence_gym_notice",
+    "template_state",
+]

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from rlbilinear import BilinearConv2d, BilinearLinear
+
+linears = st.from_type(BilinearLinear)
+convs = st.from_type(BilinearConv2d)
+
+
+@given(linears)
+def test_linear_is_its_formula(layer):
+    x = torch.randn(3, layer.in_features).double()
+    product = (x @ layer.left.weight.T) * (x @ layer.right.weight.T)
+    if layer.left.bias is not None:
+        product = (x @ layer.left.weight.T + layer.left.bias) * (
+            x @ layer.right.weight.T + layer.right.bias
+        )
+    if layer.down is not None:
+        product = product @ layer.down.weight.T
+        product = product if layer.down.bias is None else product + layer.down.bias
+    torch.testing.assert_close(layer(x), product, atol=1e-10, rtol=0)
+
+
+@given(convs)
+def test_conv_is_two_convolutions_multiplied(conv):
+    x = torch.randn(2, conv.in_channels, 7, 6).double()
+    expected = conv.left(x) * conv.right(x)
+    expected = expected if conv.down is None else conv.down(expected)
+    torch.testing.assert_close(conv(x), expected, atol=1e-10, rtol=0)
+
+
+@given(linears)
+def test_quadratic_form_of_a_linear_layer(layer):
+    u = torch.randn(layer.out_features).double()
+    x = torch.randn(4, 5, layer.in_features).double()
+    torch.testing.assert_close(layer.quadratic_form(u)(x), layer(x) @ u, atol=1e-10, rtol=0)
+
+
+@given(convs)
+def test_quadratic_form_of_a_conv_on_unfolded_patches(conv):
+    u = torch.randn(conv.out_channels).double()
+    x = torch.randn(2, conv.in_channels, 7, 6).double()
+    patches = F.unfold(
+        x, conv.left.kernel_size, padding=conv.left.padding, stride=conv.left.stride
+    ).transpose(1, 2)
+    expected = torch.einsum("o,nohw->nhw", u, conv(x)).flatten(1)
+    torch.testing.assert_close(conv.quadratic_form(u)(patches), expected, atol=1e-10, rtol=0)
+
+
+def test_a_form_is_a_copy_of_the_weights():
+    layer = BilinearLinear(3, 2).double()
+    form = layer.quadratic_form(torch.ones(2))
+    before = form.matrix()
+    torch.nn.init.zeros_(layer.left.weight)
+    assert torch.equal(form.matrix(), before)
+    assert before.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 0}, "in_channels must be positive, got 0"),
+        ({"kernel_size": (3, 0)}, r"kernel_size must be positive, got \(3, 0\)"),
+        ({"stride": 0}, "stride must be positive"),
+        ({"hidden_channels": -1}, "hidden_channels must be positive"),
+        ({"padding": "same"}, "padding must be a number of pixels"),
+    ],
+)
+def test_bad_sizes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        BilinearConv2d(**({"in_channels": 2, "out_channels": 3, "kernel_size": 3} | options))
+
+
+@pytest.mark.parametrize("direction", [torch.ones(3), torch.ones(1, 2), torch.tensor(1.0)])
+def test_directions_of_another_shape_are_refused(direction):
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        BilinearLinear(4, 2).quadratic_form(direction)
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        BilinearConv2d(4, 2, 3).quadratic_form(direction)
+
+
+def test_directions_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        BilinearLinear(4, 2).quadratic_form(torch.tensor([1.0, float("nan")]))

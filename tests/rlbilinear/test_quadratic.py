@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlbilinear import BilinearLinear, QuadraticForm
+
+CLOSE = {"atol": 1e-10, "rtol": 0}
+
+
+def make_form(left, right, weight):
+    """A pure quadratic form from lists."""
+    left, right, weight = (torch.tensor(t).double() for t in (left, right, weight))
+    return QuadraticForm(left, right, weight, torch.zeros(left.shape[1]).double(), weight.sum() * 0)
+
+
+@st.composite
+def forms(draw, inputs=None):
+    """Random forms, sometimes with unused units and repeated factors."""
+    torch.manual_seed(draw(st.integers(0, 2**32)))
+    hidden, inputs = draw(st.integers(1, 7)), inputs or draw(st.integers(1, 20))
+    left, right = torch.randn(2, hidden, inputs).double()
+    if draw(st.booleans()):
+        right = left.clone()
+    weight = torch.randn(hidden).double() * torch.tensor(
+        draw(st.lists(st.booleans(), min_size=hidden, max_size=hidden))
+    )
+    return QuadraticForm(
+        left, right, weight, torch.randn(inputs).double(), torch.randn(()).double()
+    )
+
+
+@given(forms())
+def test_value_gradient_and_matrix_agree(form):
+    x = torch.randn(3, form.in_features).double().requires_grad_()
+    q = sum(
+        w * (torch.outer(a, b) + torch.outer(b, a)) / 2
+        for w, a, b in zip(form.weight, form.left, form.right, strict=True)
+    )
+    value = torch.einsum("ni,ij,nj->n", x, q, x) + x @ form.linear + form.constant
+    torch.testing.assert_close(form.matrix(), q, **CLOSE)
+    torch.testing.assert_close(form(x), value, **CLOSE)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(form.gradient(x), gradient, **CLOSE)
+
+
+@given(forms())
+def test_eigenpairs_are_those_of_the_dense_matrix(form):
+    values, vectors = form.eigh()
+    dense = torch.linalg.eigvalsh(form.matrix())
+    dense = dense[dense.abs() > 1e-9]
+    torch.testing.assert_close(values.sort().values, dense.sort().values, **CLOSE)
+    assert form.rank == len(values) <= min(form.in_features, 2 * len(form.weight))
+    assert (values.abs().diff() < 1e-8).all()
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(len(values)).double(), **CLOSE)
+    torch.testing.assert_close((vectors.T * values) @ vectors, form.matrix(), **CLOSE)
+    assert (vectors.amax(1) > -vectors.amin(1) - 1e-8).all()
+
+
+@given(forms(), st.integers(0, 20))
+def test_truncation_is_the_best_of_its_rank(form, k):
+    cut = form.truncate(k)
+    assert cut.rank == min(k, form.rank)
+    dropped = torch.linalg.eigvalsh(form.matrix()).abs().sort(descending=True).values[k:]
+    error = (form.matrix() - cut.matrix()).norm()
+    torch.testing.assert_close(error, dropped.norm(), **CLOSE)
+    zero = torch.zeros(form.in_features).double()
+    torch.testing.assert_close(cut(zero), form(zero), **CLOSE)
+    torch.testing.assert_close(cut.gradient(zero), form.gradient(zero), **CLOSE)
+
+
+@given(forms(inputs=6), forms(inputs=6), st.floats(-3, 3))
+def test_sums_products_trace_and_norm(a, b, scale):
+    total = a + scale * b
+    x = torch.randn(4, 6).double()
+    torch.testing.assert_close(total(x), a(x) + scale * b(x), **CLOSE)
+    torch.testing.assert_close(total.matrix(), a.matrix() + scale * b.matrix(), **CLOSE)
+    torch.testing.assert_close(total.trace, total.matrix().trace(), **CLOSE)
+    torch.testing.assert_close(total.norm, total.matrix().norm(), **CLOSE)
+    torch.testing.assert_close(a.inner(b), (a.matrix() * b.matrix()).sum(), **CLOSE)
+
+
+def test_boolean_gates():
+    """The bilinear layers that compute AND, XOR and OR on {0, 1}, from their known matrices."""
+    conjunction = make_form([[1, 0]], [[0, 1]], [1])
+    assert conjunction.matrix().tolist() == [[0, 0.5], [0.5, 0]]
+    assert conjunction.eigh().values.tolist() == pytest.approx([0.5, -0.5], abs=1e-12)
+
+    exclusive = make_form([[1, -1]], [[1, -1]], [1])
+    assert exclusive.matrix().tolist() == [[1, -1], [-1, 1]]
+    values, vectors = exclusive.eigh()
+    assert values.tolist() == pytest.approx([2], abs=1e-12)
+    assert vectors[0].tolist() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)])
+
+    either = exclusive + conjunction
+    assert either.matrix().tolist() == [[1, -0.5], [-0.5, 1]]
+    assert either.eigh().values.tolist() == pytest.approx([1.5, 0.5], abs=1e-12)
+
+    inputs = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).double()
+    assert conjunction(inputs).tolist() == [0, 0, 0, 1]
+    assert exclusive(inputs).tolist() == [0, 1, 1, 0]
+    assert either(inputs).tolist() == [0, 1, 1, 1]
+
+
+def test_a_single_unit_has_the_known_eigenpairs():
+    torch.manual_seed(0)
+    w, v = torch.randn(2, 50).double()
+    form = QuadraticForm(w[None], v[None], torch.ones(1).double(), 0 * w, torch.zeros(()).double())
+    values, vectors = form.eigh()
+    product, dot = w.norm() * v.norm(), w @ v
+    for sign in (1, -1):
+        value = (dot + sign * product) / 2
+        vector = w / w.norm() + sign * v / v.norm()
+        i = (values - value).abs().argmin()
+        torch.testing.assert_close(values[i], value, **CLOSE)
+        torch.testing.assert_close((vectors[i] @ vector).abs(), vector.norm(), **CLOSE)
+    assert form.rank == 2
+
+
+def test_tied_eigenvalues_are_ordered_by_sign_whatever_the_rounding():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn(30, 8).double()).Q.T
+        ones = torch.ones(4).double()
+        form = QuadraticForm(basis[:4], basis[4:], ones, 0 * basis[0], ones[0] * 0)
+        expected = torch.tensor([0.5] * 4 + [-0.5] * 4).double()
+        torch.testing.assert_close(form.eigh().values, expected, **CLOSE)
+
+
+def test_forms_that_cancel_have_rank_zero():
+    torch.manual_seed(0)
+    form = BilinearLinear(40, 1, hidden_features=6).quadratic_form(torch.ones(1))
+    nothing = form + -1.0 * form
+    assert nothing.rank == 0
+    assert nothing.eigh().vectors.shape == (0, 40)
+    assert nothing.truncate(3)(torch.ones(40)) == 0
+    assert (0.0 * form).norm == 0
+
+
+def test_very_wide_layers_stay_in_factors():
+    """200,000 inputs: the dense form would take 320 GB."""
+    layer = BilinearLinear(200_000, 3, hidden_features=4)
+    form = layer.quadratic_form(torch.tensor([1.0, -2.0, 0.5]))
+    values, vectors = form.eigh()
+    assert len(values) == 8
+    x = torch.randn(5, 200_000, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(((x @ vectors.T) ** 2) @ values, form(x), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(form.trace, values.sum(), **CLOSE)
+    torch.testing.assert_close(form.norm, values.norm(), **CLOSE)
+
+
+def test_unused_hidden_units_are_skipped():
+    layer = BilinearLinear(30, 10).double()
+    assert layer.quadratic_form(torch.eye(10)[3]).rank == 2
+
+
+def test_values_follow_the_dtype_of_the_input():
+    form = BilinearLinear(5, 2, bias=True).quadratic_form(torch.ones(2))
+    x = torch.ones(3, 5)
+    assert form(x).dtype == torch.float32
+    assert form.gradient(x).dtype == torch.float32
+    assert form.eigh().values.dtype == torch.float64
+    torch.testing.assert_close(form(x).double(), form(x.double()), atol=1e-5, rtol=1e-5)
+
+
+def test_bad_input_is_refused():
+    form = make_form([[1, 0]], [[0, 1]], [1])
+    with pytest.raises(ValueError, match=r"\(\.\.\., 2\)"):
+        form(torch.ones(3))
+    with pytest.raises(ValueError, match="floating-point"):
+        form(torch.ones(2).long())
+    with pytest.raises(ValueError, match="k >= 0"):
+        form.eigh(-1)
+    with pytest.raises(ValueError, match="2 and 3 inputs"):
+        form + make_form([[1, 0, 0]], [[0, 1, 0]], [1])
+    with pytest.raises(ValueError, match="expected left"):
+        QuadraticForm(form.left, form.right, form.left, form.linear, form.constant)

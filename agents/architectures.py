@@ -169,12 +169,12 @@ ARCHITECTURES: dict[str, tuple[Callable[..., Trunk], dict[str, Any]]] = {
     "impala": (Impala, {}),
     "impala-compact": (
         Impala,
-        {"channels": (32, 32), "blocks": (3, 2), "stem_kernel": 5, "stem_stride": 2},
+        {"channels": (32, 32), "blocks": (5, 2), "stem_kernel": 5, "stem_stride": 2},
     ),
     "bimpala": (Bimpala, {}),
     "bimpala-compact": (
         Bimpala,
-        {"blocks": (3, 2), "stem_kernel": 5, "stem_stride": 2},
+        {"blocks": (5, 2), "stem_kernel": 5, "stem_stride": 2},
     ),
 }
 """Each architecture's class and the arguments that make it; further arguments override these."""

@@ -1,0 +1,22 @@
+# `make demo` runs the main job, `make test` passes the tests; both install what they need first.
+PYTHON := .venv/bin/python
+export MPLBACKEND := Agg
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(PYTHON) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2
+
+lint: .venv/installed
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+.venv/installed: pyproject.toml constraints.txt scripts/install.sh
+	sh scripts/install.sh
+
+clean:
+	rm -rf .venv

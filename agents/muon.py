@@ -1,0 +1,72 @@
+"""Muon: momentum, orthogonalised, for the weight matrices of hidden layers."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps of equal size in every singular direction of a weight matrix.
+
+    A convolution's kernel counts as the matrix ``(outputs, inputs * kh * kw)``, which PyTorch's own
+    Muon refuses. Each step has the root mean square that Adam's typically has (0.2 times the rate),
+    so that rates and weight decay mean the same for both.
+
+    Source: Jordan et al. 2024, "Muon"; the step's size: Liu et al. 2025, "Muon is scalable".
+
+    Args:
+        params: weights with two axes or more.
+        lr: learning rate.
+        momentum: of the (Nesterov) average of gradients.
+        weight_decay: decoupled, times the rate.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 2e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        params = list(params)
+        if flat := [tuple(weight.shape) for weight in params if weight.ndim < 2]:
+            raise ValueError(f"Muon takes weights with two axes or more, got shapes {flat}")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Make one step."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["average"] = torch.zeros_like(weight)
+                average = state["average"].lerp_(weight.grad, 1 - group["momentum"])
+                update = weight.grad.lerp(average, group["momentum"]).flatten(1)
+                scale = 0.2 * max(update.shape) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(
+                    orthogonalise(update).reshape(weight.shape), alpha=-group["lr"] * scale
+                )
+        return loss
+
+
+def orthogonalise(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Bring all singular values near 1 (to 0.7..1.2) by five Newton-Schulz iterations.
+
+    In bfloat16, which the iteration's coefficients are made for.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = len(matrix) <= matrix.shape[1]
+    x = (matrix if wide else matrix.T).bfloat16()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.T).to(matrix.dtype)

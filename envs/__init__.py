@@ -4,19 +4,36 @@ Importing this does not load the simulator; the first environment does. It drops
 old gym prints on import (procgen and stable_baselines3 import gym), and nothing else.
 """
 
-from envs.simulator import LAST_LEVEL, NUM_ACTIONS, Simulator, silence_gym_notice
-from envs.state import GAMES, State, validate_state
+from envs.levels import Level, generate
+from envs.maze import Cell, Maze
+from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
+from envs.simulator import NUM_ACTIONS, Simulator, silence_gym_notice
+from envs.solver import decision_square, distances, expert_moves, shortest_path, top_right
+from envs.state import GAMES, LAST_LEVEL, State, validate_state
 
 silence_gym_notice()  # before vecenv, whose stable_baselines3 imports gym
 
 from envs.vecenv import ProcgenVecEnv  # noqa: E402
 
 __all__ = [
+    "ACTIONS_OF_MOVE",
     "GAMES",
     "LAST_LEVEL",
+    "MOVE_OF_ACTION",
     "NUM_ACTIONS",
+    "STEP_OF_MOVE",
+    "Cell",
+    "Level",
+    "Maze",
+    "Move",
     "ProcgenVecEnv",
     "Simulator",
     "State",
+    "decision_square",
+    "distances",
+    "expert_moves",
+    "generate",
+    "shortest_path",
+    "top_right",
     "validate_state",
 ]

@@ -16,11 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from envs.state import GAMES, check_game, check_mode, validate_state
+from envs.state import LAST_LEVEL, check_game, check_mode, validate_state
 
 NUM_ACTIONS = 15
-LAST_LEVEL = 2**31 - 1
-"""Level seeds are 0 <= seed < LAST_LEVEL."""
 
 _STATE_BUFFER_BYTES = 2**20
 
@@ -225,15 +223,3 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} must be an integer, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} must be in {low}..{high}, got {value}")
-
-
-__all__ = [
-    "GAMES",
-    "LAST_LEVEL",
-    "NUM_ACTIONS",
-    "Frame",
-    "Simulator",
-    "import_procgen",
-    "silence_gym_notice",
-    "template_state",
-]

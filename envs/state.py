@@ -37,7 +37,10 @@ GAMES: dict[str, tuple[str, ...]] = {
 
 MODE_CODES = {"easy": 0, "hard": 1, "extreme": 2, "memory": 10}
 END_MARKER = b"\xfe\xca\xfe\xca"
+LAST_LEVEL = 2**31 - 1
+"""Level seeds are 0 <= seed < LAST_LEVEL."""
 PLAYER, WALL, SPACE, CHEESE = 0, 51, 100, 2
+MAZE_BACKGROUNDS = 9
 
 
 class Options(NamedTuple):
@@ -168,16 +171,29 @@ ENTITY = np.dtype(
     ]
 )
 """One entity: 124 bytes."""
+_ENTITY_NAMES = ENTITY.names or ()
 
 
-_ENTITY_RANGES: tuple[tuple[float, float, tuple[str, ...]], ...] = (
-    (-1e4, 1e4, ("x", "y", "rotation", "vrot", "collision_margin", "climber_spawn_x", "theta")),
-    (-1e2, 1e2, ("vx", "vy", "rx", "ry", "friction", "grow_rate", "alpha_decay")),
-    (-1e6, 1e6, ("alpha", "health")),
-    (0, 99, ("image_type",)),
-    (0, 9, ("image_theme",)),
-)
+_ENTITY_LIMITS = {
+    **dict.fromkeys(("x", "y", "rotation", "vrot", "collision_margin"), (-1e4, 1e4)),
+    **dict.fromkeys(("climber_spawn_x", "theta"), (-1e4, 1e4)),
+    **dict.fromkeys(("vx", "vy", "rx", "ry"), (-1e2, 1e2)),
+    **dict.fromkeys(("friction", "grow_rate", "alpha_decay"), (-1e2, 1e2)),
+    **dict.fromkeys(("alpha", "health"), (-1e6, 1e6)),
+    "image_type": (0, 99),
+    "image_theme": (0, 9),
+}
 """Wider than any game's, narrow enough that no loop over an entity's extent is endless."""
+_LIMITED = {
+    kind: (
+        [i for i, name in enumerate(_ENTITY_NAMES) if name in names],
+        *np.array([_ENTITY_LIMITS[name] for name in _ENTITY_NAMES if name in names]).T,
+    )
+    for kind, names in {
+        "<f4": _ENTITY_LIMITS.keys() - {"image_type", "image_theme"},
+        "<i4": {"image_type", "image_theme"},
+    }.items()
+}
 
 
 class Generator(NamedTuple):
@@ -361,9 +377,7 @@ def validate_state(raw: bytes, env_name: str) -> None:
         _validate_generator(generator)
     _validate_entities(state)
     if env_name == "maze":
-        if len(state.tail) != 8:
-            raise ValueError(f"a maze state with a tail of {len(state.tail)} bytes instead of 8")
-        _validate_maze(state)
+        check_maze(state)
 
 
 def _finite(values: tuple) -> bool:
@@ -386,35 +400,59 @@ def _validate_entities(state: State) -> None:
     entities = state.entities
     if not (entities["type"] == PLAYER).any():
         raise ValueError("the state has no player")
-    for low, high, names in _ENTITY_RANGES:
-        for name in names:
-            column = entities[name]
-            # written so that NaN fails too
-            if not (column.min() >= low and column.max() <= high):
-                raise ValueError(
-                    f"the state has an entity with {name} {column.min():g}..{column.max():g}, "
-                    f"accepted {low:g}..{high:g}"
-                )
+    fields = entities.view("<i4").reshape(len(entities), -1)
+    for kind, (columns, low, high) in _LIMITED.items():
+        values = fields.view(kind)[:, columns]
+        bad = ~((values >= low) & (values <= high))  # written so that NaN is bad
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise ValueError(
+                f"the state has an entity with {_ENTITY_NAMES[columns[column]]} "
+                f"{values[row, column]:g}, accepted {low[column]:g}..{high[column]:g}"
+            )
 
 
-def _validate_maze(state: State) -> None:
-    grid, entities, world = state.grid, state.entities, state.world
-    (maze_dim, world_dim), size = _PAIR.unpack(state.tail), grid.shape[0]
-    mouse = entities[0]
+class MazeTail(NamedTuple):
+    """Maze's own fields."""
+
+    maze_dim: int
+    world_dim: int
+
+    def to_bytes(self) -> bytes:
+        """Return the fields as the simulator writes them."""
+        return _PAIR.pack(*self)
+
+
+def check_maze(state: State) -> MazeTail:
+    """Return the maze's own fields of a state that is a sound maze.
+
+    Raises:
+        ValueError: the state is of another game, or says what is wrong with the maze.
+    """
+    if state.game != "maze" or len(state.tail) != _PAIR.size:
+        raise ValueError(f"a state of {state.game} with {len(state.tail)} bytes of its own fields")
+    tail = MazeTail(*_PAIR.unpack(state.tail))
+    if len(state.entities) != 1 or state.entities["type"][0] != PLAYER:
+        raise ValueError(f"{len(state.entities)} entities; a maze has the mouse alone")
+    size = tail.world_dim
+    x, y = float(state.entities["x"][0]), float(state.entities["y"][0])
+    background, border = state.view.background_index, state.world.out_of_bounds_object
+    mode = state.options.distribution_mode
     for accepted, what in (
-        (grid.shape == (size, size) and size == world_dim, f"a world of {grid.shape}, {world_dim}"),
-        (1 <= maze_dim <= world_dim, f"a maze of {maze_dim} in a world of {world_dim}"),
-        (len(entities) == 1, f"{len(entities)} entities; a maze has the mouse alone"),
+        (state.grid.shape == (size, size), f"a grid of {state.grid.shape} in a world of {size}"),
+        (1 <= tail.maze_dim <= size, f"a maze of {tail.maze_dim} in a world of {size}"),
+        (0 <= x < size and 0 <= y < size, f"a mouse at x {x:g}, y {y:g}, outside of the world"),
+        (mode in (0, 1, 10), f"distribution mode {mode}, accepted 0, 1, 10"),
+        (border == WALL, f"border object {border}, accepted {WALL}"),
         (
-            0 <= mouse["x"] < size and 0 <= mouse["y"] < size,
-            f"a mouse at x {mouse['x']:g}, y {mouse['y']:g}, outside of the world",
+            0 <= background < MAZE_BACKGROUNDS,
+            f"background {background}, accepted 0..{MAZE_BACKGROUNDS - 1}",
         ),
-        (world.out_of_bounds_object == WALL, f"border object {world.out_of_bounds_object}"),
-        (0 <= state.view.background_index < 9, f"background {state.view.background_index}"),
-        (is_maze_grid(grid), "a cell that is not wall, space or cheese"),
+        (is_maze_grid(state.grid), "a cell that is not wall, space or cheese"),
     ):
         if not accepted:
             raise ValueError(f"the maze state has {what}")
+    return tail
 
 
 def is_maze_grid(grid: Int32[np.ndarray, "rows columns"]) -> bool:

@@ -1,0 +1,80 @@
+"""Maze levels from their seeds without the simulator, and ranges of levels kept apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from envs.state import CHEESE, LAST_LEVEL, MAZE_BACKGROUNDS, SPACE, WALL
+
+WORLD_SIZE = {"easy": 15, "hard": 25, "memory": 31}
+
+
+class Level(NamedTuple):
+    """A maze level; the mouse starts at row and column `margin`."""
+
+    grid: Int32[np.ndarray, "rows columns"]
+    margin: int
+    maze_dim: int
+    background: int
+
+
+def generate(seed: int, mode: str = "easy") -> Level:
+    """Return the level that ProcGen's maze generates from a seed, bit for bit.
+
+    Kruskal's algorithm in ProcGen's order of draws (mazegen.cpp), from the same Mersenne
+    twister: `RandomState(seed)` gives the draws of C++'s `mt19937(seed)`.
+
+    Raises:
+        ValueError: the seed is not in 0..2**31 - 2, or the mode not one of maze's.
+    """
+    if mode not in WORLD_SIZE:
+        raise ValueError(f"maze has no mode {mode!r}; choose one of {', '.join(WORLD_SIZE)}")
+    if not 0 <= seed < LAST_LEVEL:
+        raise ValueError(f"level seeds are 0..{LAST_LEVEL - 1}, got {seed}")
+    random = np.random.RandomState(seed)
+
+    def draw(high: int) -> int:
+        return int(random.randint(0, 2**32, dtype=np.uint32)) % high
+
+    world = WORLD_SIZE[mode]
+    draw(1)  # the background's horizontal offset, without effect for square pictures
+    background = draw(MAZE_BACKGROUNDS)
+    size = draw((world - 1) // 2) * 2 + 3
+    margin = (world - size) // 2
+
+    # Cells of the maze are x + size * y; rooms have even x and y, walls between them are listed.
+    walls = [
+        (x - 1 + size * y, x + size * y, x + 1 + size * y)
+        for x in range(1, size, 2)
+        for y in range(0, size, 2)
+    ] + [
+        (x + size * (y - 1), x + size * y, x + size * (y + 1))
+        for x in range(0, size, 2)
+        for y in range(1, size, 2)
+    ]
+    draws = random.randint(0, 2**32, size=len(walls), dtype=np.uint32).tolist()
+    members = {room: [room] for x in range(0, size, 2) for room in range(x, size * size, 2 * size)}
+    group = {room: room for room in members}
+    free: dict[int, None] = {}  # an ordered set: the cheese is drawn by the order of freeing
+    for number in draws:
+        one, between, two = walls.pop(number % len(walls))
+        if group[one] != group[two]:
+            free.update({one: None, between: None, two: None})
+            joined = members.pop(group[one])
+            members[group[two]] += joined
+            group.update(dict.fromkeys(joined, group[two]))
+    cells = list(free)
+    cheese = cells[draw(len(cells))]
+    while cheese == 0:  # the start
+        cheese = cells[draw(len(cells))]
+
+    maze = np.full(size * size, WALL, "<i4")
+    maze[cells] = SPACE
+    maze[cheese] = CHEESE
+    grid = np.full((world, world), WALL, "<i4")
+    inside = slice(margin, margin + size)
+    grid[inside, inside] = maze.reshape(size, size)
+    return Level(grid, margin, size, background)

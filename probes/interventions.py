@@ -1,0 +1,247 @@
+"""Interventions in activation space, as values: where, how, and in which subspace.
+
+Each one turns a layer's output ``x`` into ``x + P (r - x)``: the component of ``x`` in a subspace
+(``P`` projects onto it; the identity when there is none) becomes that of a replacement ``r``. What
+``r`` is, is the intervention's "how": `Scale`, `Replace`, `Add`, `Interchange` or `Resample`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents import Agent
+from agents.checkpoint import Observations
+from probes.subspaces import Basis, check_basis, component
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which of all observations run now."""
+
+    start: int
+    stop: int
+    total: int
+
+    def of(self, values: Tensor | np.ndarray, what: str) -> Tensor | np.ndarray:
+        """Return these rows of something that has one row for each observation.
+
+        Raises:
+            ValueError: it has another number of rows.
+        """
+        if len(values) != self.total:
+            raise ValueError(f"{what}: {len(values)} for {self.total} observations")
+        return values[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``r = factor x``: 0 ablates, 1 keeps, -1 flips."""
+
+    factor: float
+
+    def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
+        """Return ``x -> r`` for these rows."""
+        return lambda x: self.factor * x
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """``r = value``: a vector over channels, one output, or one output for each observation.
+
+    The mean over other observations is one: ``Replace(agent.activations(o, [l])[l].mean(0))``.
+    """
+
+    value: Float[Tensor, "channels"] | Float[Tensor, "*output"] | Float[Tensor, "n *output"]
+
+    def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
+        """Return ``x -> r`` for these rows."""
+        return lambda x: _fit(self.value, x, rows).expand_as(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """``r = x + value``, shaped as for `Replace`: steering."""
+
+    value: Float[Tensor, "channels"] | Float[Tensor, "*output"] | Float[Tensor, "n *output"]
+
+    def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
+        """Return ``x -> r`` for these rows."""
+        return lambda x: x + _fit(self.value, x, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Interchange:
+    """``r`` = the layer's output on another observation, one for each (no other intervention)."""
+
+    source: Observations
+
+    def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
+        """Return ``x -> r`` for these rows."""
+        source = agent.activations(rows.of(self.source, "sources"), [layer])[layer]
+        return lambda x: source
+
+
+@dataclass(frozen=True, eq=False)
+class Resample:
+    """``r`` = the layer's output on an observation drawn at random from a pool."""
+
+    pool: Observations
+    seed: int
+
+    def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
+        """Return ``x -> r`` for these rows."""
+        drawn = np.random.default_rng(self.seed).integers(len(self.pool), size=rows.total)
+        chosen = self.pool[drawn[rows.start : rows.stop]]
+        return Interchange(chosen).bind(agent, layer, Rows(0, len(chosen), len(chosen)))
+
+
+How = Scale | Replace | Add | Interchange | Resample
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """Where, how, and in which subspace.
+
+    Attributes:
+        layer: whose output changes; a name the agent knows.
+        how: what the component is replaced by.
+        basis: orthonormal channel directions ``(k, channels)``, used at every position, or
+            directions over the whole map ``(k, channels, height, width)``; None is everything.
+
+    Raises:
+        ValueError: the basis is not orthonormal.
+    """
+
+    layer: str
+    how: How
+    basis: Basis | None = None
+
+    def __post_init__(self) -> None:
+        if self.basis is not None:
+            check_basis(self.basis)
+
+    def bind(self, agent: Agent, rows: Rows) -> Change:
+        """Return the change of the layer's output for these rows."""
+        replacement, basis = self.how.bind(agent, self.layer, rows), self.basis
+        if basis is None:
+            return replacement
+        return lambda x: x + component(replacement(x) - x, basis)
+
+
+def run(
+    agent: Agent,
+    observations: Observations,
+    interventions: Iterable[Intervention] = (),
+    *,
+    batch: int = 256,
+) -> Float[Tensor, "n actions"]:
+    """Return the agent's action logits under interventions.
+
+    Raises:
+        ValueError: see `activations`.
+    """
+    return activations(agent, observations, ["action_net"], interventions, batch=batch)[
+        "action_net"
+    ]
+
+
+def activations(
+    agent: Agent,
+    observations: Observations,
+    layers: Iterable[str],
+    interventions: Iterable[Intervention] = (),
+    *,
+    batch: int = 256,
+) -> dict[str, Float[Tensor, "n *output"]]:
+    """Return the outputs of layers (``action_net`` and ``value_net`` too) under interventions.
+
+    Interventions on one layer are made in the order given. The agent is left as it is, also when
+    this raises.
+
+    Args:
+        agent: whose layers.
+        observations: what it sees.
+        layers: whose outputs are returned, changed where they are intervened on.
+        interventions: what is changed.
+        batch: observations run at a time.
+
+    Raises:
+        ValueError: unknown layer, one without an output of its own, or a value, basis or number of
+            sources that does not fit.
+    """
+    names, changes = list(layers), list(interventions)
+    for name in (change.layer for change in changes):
+        agent.layer(name)
+    total = len(observations)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for start in range(0, total, batch):
+        rows = Rows(start, min(start + batch, total), total)
+        bound = [(change.layer, change.bind(agent, rows)) for change in changes]
+        with _hooked(agent, bound):
+            outputs = agent.activations(observations[rows.start : rows.stop], names, batch=batch)
+        for name in names:
+            parts[name].append(outputs[name])
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def steered_logits(
+    agent: Agent,
+    layer: str,
+    observations: Observations,
+    bias: Float[Tensor, "n channels height width"],
+) -> Float[Tensor, "n actions"]:
+    """Return the logits with another bias map added to the layer's output for each observation.
+
+    Each row equals that of an agent edited by `probes.edits.steer` with its bias.
+
+    Raises:
+        ValueError: not one bias for each observation, or of another shape than the layer's output.
+    """
+    if len(bias) != len(observations):
+        raise ValueError(f"{len(bias)} bias maps for {len(observations)} observations")
+    return run(agent, observations, [Intervention(layer, Add(bias))])
+
+
+@contextmanager
+def _hooked(agent: Agent, changes: Sequence[tuple[str, Change]]) -> Iterator[None]:
+    """Change outputs by forward hooks, which are removed in the end whatever happens."""
+    ran: set[str] = set()
+
+    def hook(name: str, change: Change) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+        def changed(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+            ran.add(name)
+            return change(output)
+
+        return changed
+
+    handles = [agent.layer(n).register_forward_hook(hook(n, change)) for n, change in changes]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if idle := {name for name, _ in changes} - ran:
+        raise ValueError(f"layer {', '.join(sorted(idle))} has weights but no output of its own")
+
+
+def _fit(value: Tensor, x: Tensor, rows: Rows) -> Tensor:
+    """Shape a value so that it broadcasts over a batch of outputs, in their dtype and place."""
+    given = tuple(value.shape)
+    if value.ndim == x.ndim:
+        value = torch.as_tensor(rows.of(value, "values"))
+    elif value.ndim == 1:
+        value = value.reshape(-1, *(1,) * (x.ndim - 2))
+    single = value.shape[1:] if value.ndim == x.ndim else value.shape
+    if single != x.shape[1:] and single != (x.shape[1], *(1,) * (x.ndim - 2)):
+        raise ValueError(
+            f"a value of shape {given} does not fit outputs of shape {tuple(x.shape[1:])}: "
+            "expected that, or one number a channel, or one output for each observation"
+        )
+    return value.to(x)

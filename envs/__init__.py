@@ -4,9 +4,10 @@ Importing this does not load the simulator; the first environment does. It drops
 old gym prints on import (procgen and stable_baselines3 import gym), and nothing else.
 """
 
-from envs.levels import Level, generate
+from envs.levels import EVALUATION, FITTING, TRAINING, Level, Levels, check_disjoint, generate
 from envs.maze import Cell, Maze
 from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
+from envs.render import cell_to_pixels, human_view, observe, pixel_to_cell, top_row_first
 from envs.simulator import NUM_ACTIONS, Simulator, silence_gym_notice
 from envs.solver import decision_square, distances, expert_moves, shortest_path, top_right
 from envs.state import GAMES, LAST_LEVEL, State, validate_state
@@ -17,23 +18,33 @@ from envs.vecenv import ProcgenVecEnv  # noqa: E402
 
 __all__ = [
     "ACTIONS_OF_MOVE",
+    "EVALUATION",
+    "FITTING",
     "GAMES",
     "LAST_LEVEL",
     "MOVE_OF_ACTION",
     "NUM_ACTIONS",
     "STEP_OF_MOVE",
+    "TRAINING",
     "Cell",
     "Level",
+    "Levels",
     "Maze",
     "Move",
     "ProcgenVecEnv",
     "Simulator",
     "State",
+    "cell_to_pixels",
+    "check_disjoint",
     "decision_square",
     "distances",
     "expert_moves",
     "generate",
+    "human_view",
+    "observe",
+    "pixel_to_cell",
     "shortest_path",
     "top_right",
+    "top_row_first",
     "validate_state",
 ]

@@ -2,12 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
 from envs.state import CHEESE, LAST_LEVEL, MAZE_BACKGROUNDS, SPACE, WALL
+
+
+@dataclass(frozen=True, order=True)
+class Levels:
+    """The level seeds start, start + 1, ..., start + count - 1.
+
+    Raises:
+        ValueError: not all of them are level seeds (0..2**31 - 2), or there are none.
+    """
+
+    start: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not (self.start >= 0 and self.count > 0 and self.stop <= LAST_LEVEL):
+            raise ValueError(
+                f"levels are a range within 0..{LAST_LEVEL - 1}, "
+                f"got start {self.start}, count {self.count}"
+            )
+
+    @property
+    def stop(self) -> int:
+        """The first seed after the range."""
+        return self.start + self.count
+
+    def first(self, number: int) -> list[int]:
+        """Return the first seeds.
+
+        Raises:
+            ValueError: there are not that many.
+        """
+        self._check(number)
+        return list(range(self.start, self.start + number))
+
+    def sample(self, number: int, seed: int) -> list[int]:
+        """Return distinct random seeds of the range, the same for the same `seed`.
+
+        Raises:
+            ValueError: there are not that many.
+        """
+        self._check(number)
+        drawn: dict[int, None] = {}  # an ordered set
+        random = np.random.default_rng(seed)
+        while len(drawn) < number:
+            drawn[int(random.integers(self.start, self.stop))] = None
+        return list(drawn)
+
+    def overlaps(self, other: Levels) -> bool:
+        """Return whether a seed is in both."""
+        return self.start < other.stop and other.start < self.stop
+
+    def __contains__(self, seed: int) -> bool:
+        return self.start <= seed < self.stop
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"levels {self.start} to {self.stop - 1}"
+
+    def _check(self, number: int) -> None:
+        if not 0 <= number <= self.count:
+            raise ValueError(f"{number} of {self.count} {self} asked for")
+
+
+def check_disjoint(ranges: Iterable[Levels]) -> None:
+    """Raise ValueError, naming the two, when a seed is in more than one of the ranges."""
+    for one, two in combinations(ranges, 2):
+        if one.overlaps(two):
+            raise ValueError(f"{one} and {two} overlap")
+
+
+EVALUATION = Levels(0, 100_000)
+"""What agents and edits are scored on."""
+FITTING = Levels(100_000, 100_000)
+"""What probes are fitted on."""
+TRAINING = Levels(200_000, LAST_LEVEL - 200_000)
+"""What agents learn from."""
 
 WORLD_SIZE = {"easy": 15, "hard": 25, "memory": 31}
 

@@ -205,7 +205,7 @@ class Maze:
         return replace(self, background=int(index))
 
     def to_bytes(self) -> bytes:
-        """Return a state that the simulator accepts (about 15 microseconds).
+        """Return a state that the simulator accepts (about 20 microseconds).
 
         A maze read from bytes keeps all that it does not name: time, level range, random
         generators; unedited, it gives the same bytes. Another has those of a fixed fresh state,
@@ -214,9 +214,15 @@ class Maze:
         Raises:
             ImportError: the simulator is needed and cannot be loaded.
         """
-        source, size = self._source, self.size
-        if source is None:
-            source = parse(simulator.template_state("maze", self.mode))
+        source = self._source or parse(simulator.template_state("maze", self.mode))
+        return self.to_state(source).to_bytes()
+
+    def to_state(self, source: State) -> State:
+        """Return this maze as a state, with all that a maze does not name from `source`.
+
+        The game's switches are those of the state the maze was read from, if it was.
+        """
+        size = self.size
         episode = source.episode._replace(grid_size=size * size)
         if self.level_seed is not None:
             episode = episode._replace(current_level_seed=self.level_seed)
@@ -225,13 +231,14 @@ class Maze:
         mouse["x"], mouse["y"] = self.mouse.column + 0.5, self.mouse.row + 0.5
         mouse["is_reflected"] = self.facing == "right"
         return source._replace(
+            options=self._source.options if self._source else source.options,
             episode=episode,
             entities=entities,
             view=source.view._replace(background_index=self.background),
             world=source.world._replace(main_width=size, main_height=size),
             grid=self.grid,
             tail=MazeTail(self.maze_dim, size).to_bytes(),
-        ).to_bytes()
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Maze):

@@ -194,7 +194,11 @@ class Simulator:
             except ValueError as error:
                 raise ValueError(f"state {position} of {len(states)}: {error}") from error
         for index, state in zip(where, states, strict=True):
-            self._env.call_c_func("set_state", index, state, len(state))
+            self.set_unchecked(index, state)
+
+    def set_unchecked(self, index: int, state: bytes) -> None:
+        """Put a copy into a state that the caller vouches for: a bad one ends the process."""
+        self._env.call_c_func("set_state", index, state, len(state))
 
     def close(self) -> None:
         """Free the simulator. Closing twice is harmless."""

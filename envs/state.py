@@ -40,7 +40,28 @@ END_MARKER = b"\xfe\xca\xfe\xca"
 LAST_LEVEL = 2**31 - 1
 """Level seeds are 0 <= seed < LAST_LEVEL."""
 PLAYER, WALL, SPACE, CHEESE = 0, 51, 100, 2
-MAZE_BACKGROUNDS = 9
+_TOPDOWN, _PLATFORM, _SPACE = 9, 62, 13
+_BACKGROUNDS = {
+    "bigfish": 7,
+    "bossfight": _SPACE,
+    "caveflyer": _SPACE,
+    "chaser": 1,
+    "climber": _PLATFORM,
+    "coinrun": _PLATFORM,
+    "dodgeball": _TOPDOWN,
+    "fruitbot": _TOPDOWN,
+    "heist": _TOPDOWN,
+    "jumper": _PLATFORM,
+    "leaper": _TOPDOWN,
+    "maze": _TOPDOWN,
+    "miner": _PLATFORM,
+    "ninja": _PLATFORM,
+    "plunder": 4,
+    "starpilot": _SPACE,
+}
+"""The number of background pictures of each game."""
+MAZE_BACKGROUNDS = _BACKGROUNDS["maze"]
+_CHASER_ORB = 1002
 
 
 class Options(NamedTuple):
@@ -342,6 +363,9 @@ def episode_clock(raw: bytes) -> tuple[int, int]:
 def validate_state(raw: bytes, env_name: str) -> None:
     """Raise ValueError unless the simulator of this game can be put into this state.
 
+    Of the fields that a game has for itself only maze's are checked: bytes of another game that
+    were altered there pass.
+
     Raises:
         ValueError: says what is malformed, or that the state is of another game.
     """
@@ -365,6 +389,12 @@ def validate_state(raw: bytes, env_name: str) -> None:
             f"world {world.main_width}x{world.main_height} with a grid of {columns}x{rows}",
         ),
         (episode.grid_size == rows * columns, f"grid size {episode.grid_size}"),
+        (view.use_procgen_background == 0, "a generated background"),
+        (
+            0 <= view.background_index < _BACKGROUNDS[env_name],
+            f"background {view.background_index}, accepted 0..{_BACKGROUNDS[env_name] - 1}",
+        ),
+        (_drawable(state), "a cell of unknown kind"),
         (0 < world.visibility <= 256 and 0 <= world.min_visibility <= 256, "visibility"),
         (_finite(episode) and _finite(view) and _finite(world), "a number that is not finite"),
     ):
@@ -378,6 +408,14 @@ def validate_state(raw: bytes, env_name: str) -> None:
     _validate_entities(state)
     if env_name == "maze":
         check_maze(state)
+
+
+def _drawable(state: State) -> bool:
+    grid = state.grid
+    drawable = (grid >= -1) & (grid <= SPACE)
+    if state.game == "chaser":
+        drawable |= grid == _CHASER_ORB
+    return bool(drawable.all())
 
 
 def _finite(values: tuple) -> bool:
@@ -444,10 +482,7 @@ def check_maze(state: State) -> MazeTail:
         (0 <= x < size and 0 <= y < size, f"a mouse at x {x:g}, y {y:g}, outside of the world"),
         (mode in (0, 1, 10), f"distribution mode {mode}, accepted 0, 1, 10"),
         (border == WALL, f"border object {border}, accepted {WALL}"),
-        (
-            0 <= background < MAZE_BACKGROUNDS,
-            f"background {background}, accepted 0..{MAZE_BACKGROUNDS - 1}",
-        ),
+        (0 <= background < MAZE_BACKGROUNDS, f"background {background}"),
         (is_maze_grid(state.grid), "a cell that is not wall, space or cheese"),
     ):
         if not accepted:

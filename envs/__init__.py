@@ -4,13 +4,15 @@ Importing this does not load the simulator; the first environment does. It drops
 old gym prints on import (procgen and stable_baselines3 import gym), and nothing else.
 """
 
+from envs.games import GAMES, LAST_LEVEL, NUM_ACTIONS
 from envs.levels import EVALUATION, FITTING, TRAINING, Level, Levels, check_disjoint, generate
 from envs.maze import Cell, Maze
 from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
 from envs.render import cell_to_pixels, human_view, observe, pixel_to_cell, top_row_first
-from envs.simulator import NUM_ACTIONS, Simulator, silence_gym_notice
+from envs.simulator import Simulator, silence_gym_notice
 from envs.solver import decision_square, distances, expert_moves, shortest_path, top_right
-from envs.state import GAMES, LAST_LEVEL, State, validate_state
+from envs.state import State
+from envs.validation import validate_state
 
 silence_gym_notice()  # before vecenv, whose stable_baselines3 imports gym
 

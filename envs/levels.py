@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from envs.state import CHEESE, LAST_LEVEL, MAZE_BACKGROUNDS, SPACE, WALL
+from envs.games import BACKGROUNDS, LAST_LEVEL
+from envs.state import CHEESE, SPACE, WALL
 
 
 @dataclass(frozen=True, order=True)
@@ -122,7 +123,7 @@ def generate(seed: int, mode: str = "easy") -> Level:
 
     world = WORLD_SIZE[mode]
     draw(1)  # the background's horizontal offset, without effect for square pictures
-    background = draw(MAZE_BACKGROUNDS)
+    background = draw(BACKGROUNDS["maze"])
     size = draw((world - 1) // 2) * 2 + 3
     margin = (world - size) // 2
 

@@ -10,19 +10,9 @@ import numpy as np
 from jaxtyping import Int32
 
 from envs import levels, simulator
-from envs.state import (
-    CHEESE,
-    MAZE_BACKGROUNDS,
-    MODE_CODES,
-    SPACE,
-    WALL,
-    MazeTail,
-    State,
-    check_maze,
-    check_mode,
-    is_maze_grid,
-    parse,
-)
+from envs.games import BACKGROUNDS, MODE_CODES, check_mode
+from envs.state import CHEESE, SPACE, WALL, State, parse
+from envs.validation import MazeTail, check_maze, is_maze_grid
 
 Facing = Literal["left", "right"]
 SMALLEST_WORLD, LARGEST_WORLD = 3, 64
@@ -200,8 +190,8 @@ class Maze:
 
     def with_background(self, index: int) -> Maze:
         """Draw the floor with this picture, 0..8."""
-        if index not in range(MAZE_BACKGROUNDS):
-            raise ValueError(f"backgrounds are 0..{MAZE_BACKGROUNDS - 1}, got {index!r}")
+        if index not in range(BACKGROUNDS["maze"]):
+            raise ValueError(f"backgrounds are 0..{BACKGROUNDS['maze'] - 1}, got {index!r}")
         return replace(self, background=int(index))
 
     def to_bytes(self) -> bytes:

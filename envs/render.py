@@ -15,7 +15,8 @@ from jaxtyping import Shaped, UInt8
 
 from envs.maze import Cell, Maze
 from envs.simulator import Simulator, template_state
-from envs.state import Generator, State, check_maze, parse
+from envs.state import Generator, State, parse
+from envs.validation import check_maze
 
 AGENT_PIXELS, HUMAN_PIXELS = 64, 512
 

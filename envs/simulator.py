@@ -16,9 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from envs.state import LAST_LEVEL, check_game, check_mode, validate_state
-
-NUM_ACTIONS = 15
+from envs.games import LAST_LEVEL, NUM_ACTIONS, check_game, check_mode
+from envs.validation import validate_state
 
 _STATE_BUFFER_BYTES = 2**20
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
-from envs.simulator import NUM_ACTIONS, Simulator
+from envs.games import NUM_ACTIONS
+from envs.simulator import Simulator
 from envs.state import episode_clock
 
 Observations = UInt8[np.ndarray, "envs 3 64 64"]

@@ -1,0 +1,86 @@
+"""The 16 games of ProcGen, their modes, and what else is fixed about them."""
+
+from __future__ import annotations
+
+NUM_ACTIONS = 15
+LAST_LEVEL = 2**31 - 1
+"""Level seeds are 0 <= seed < LAST_LEVEL."""
+
+_PLAIN = ("easy", "hard")
+GAMES: dict[str, tuple[str, ...]] = {
+    "bigfish": _PLAIN,
+    "bossfight": _PLAIN,
+    "caveflyer": (*_PLAIN, "memory"),
+    "chaser": (*_PLAIN, "extreme"),
+    "climber": _PLAIN,
+    "coinrun": _PLAIN,
+    "dodgeball": (*_PLAIN, "extreme", "memory"),
+    "fruitbot": _PLAIN,
+    "heist": (*_PLAIN, "memory"),
+    "jumper": (*_PLAIN, "memory"),
+    "leaper": (*_PLAIN, "extreme"),
+    "maze": (*_PLAIN, "memory"),
+    "miner": (*_PLAIN, "memory"),
+    "ninja": _PLAIN,
+    "plunder": _PLAIN,
+    "starpilot": (*_PLAIN, "extreme"),
+}
+"""The games, each with its distribution modes."""
+
+MODE_CODES = {"easy": 0, "hard": 1, "extreme": 2, "memory": 10}
+"""Modes as numbers in a state."""
+
+_TOPDOWN, _PLATFORM, _SPACE = 9, 62, 13
+BACKGROUNDS = {
+    "bigfish": 7,
+    "bossfight": _SPACE,
+    "caveflyer": _SPACE,
+    "chaser": 1,
+    "climber": _PLATFORM,
+    "coinrun": _PLATFORM,
+    "dodgeball": _TOPDOWN,
+    "fruitbot": _TOPDOWN,
+    "heist": _TOPDOWN,
+    "jumper": _PLATFORM,
+    "leaper": _TOPDOWN,
+    "maze": _TOPDOWN,
+    "miner": _PLATFORM,
+    "ninja": _PLATFORM,
+    "plunder": 4,
+    "starpilot": _SPACE,
+}
+"""The number of background pictures of each game."""
+
+TAILS = {
+    "bigfish": "..",
+    "bossfight": "v" + 23 * ".",
+    "caveflyer": "",
+    "chaser": "vv" + 7 * ".",
+    "climber": 7 * ".",
+    "coinrun": 7 * ".",
+    "dodgeball": 7 * ".",
+    "fruitbot": 3 * ".",
+    "heist": "..v",
+    "jumper": 7 * ".",
+    "leaper": ".v.v.",
+    "maze": "..",
+    "miner": ".",
+    "ninja": 8 * ".",
+    "plunder": ".vvvv" + 9 * ".",
+    "starpilot": "e",
+}
+"""A game's own fields at the end of its state: . a number, v a vector of numbers, e entities."""
+
+
+def check_game(env_name: str) -> None:
+    """Raise ValueError, listing the games, unless this is one."""
+    if env_name not in GAMES:
+        raise ValueError(f"unknown game {env_name!r}; choose one of {', '.join(GAMES)}")
+
+
+def check_mode(env_name: str, mode: str) -> None:
+    """Raise ValueError, listing the game's modes, unless this is one of them."""
+    if mode not in GAMES[env_name]:
+        raise ValueError(
+            f"{env_name} has no mode {mode!r}; choose one of {', '.join(GAMES[env_name])}"
+        )

@@ -26,7 +26,7 @@ def to_double(module, inputs):
 
 
 def make(dtype):
-    """A small agent whose branches and logits all matter, in float64 if asked (observations too)."""
+    """A small agent whose branches and logits all matter; in float64 its observations are too."""
     small = Agent.new("bimpala-compact", seed=1, channels=CHANNELS, blocks=(2, 1), features=12)
     torch.manual_seed(0)
     small = small.with_layer("action_net", torch.nn.Linear(12, 15))

@@ -1,0 +1,284 @@
+"""What an agent does in a maze: its policy in every cell, and what follows from that.
+
+A `Field` is the policy with the mouse at every free cell of a maze. All measures of it are taken
+over the five moves, as actions with the same effect are one behaviour.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+
+from agents import Agent
+from agents.evaluate import evaluate
+from envs import (
+    STEP_OF_MOVE,
+    Cell,
+    Maze,
+    Move,
+    decision_square,
+    expert_moves,
+    observe,
+    shortest_path,
+    top_right,
+)
+from probes.interventions import Intervention, activations
+from probes.moves import Moves, kl_divergence, move_distribution, total_variation
+
+_STEPS = np.array([STEP_OF_MOVE[move] for move in Move], float)
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The policy and value of an agent with the mouse at each cell of a maze.
+
+    Attributes:
+        maze: the maze; only its mouse was put elsewhere.
+        cells: where the mouse was put: all free cells but those with cheese, where it never is in
+            play (the cheese ends the episode).
+        probabilities: of each move (`envs.Move`) in each cell, float64.
+        values: the critic's, in each cell.
+    """
+
+    maze: Maze
+    cells: tuple[Cell, ...]
+    probabilities: Moves
+    values: Float[np.ndarray, "n"]
+
+    def grid(
+        self, values: Shaped[np.ndarray, "n *rest"]
+    ) -> Float[np.ndarray, "rows columns *rest"]:
+        """Place one value a cell on the maze's grid, row 0 at the bottom; NaN elsewhere.
+
+        Raises:
+            ValueError: not one value for each cell.
+        """
+        if len(values) != len(self.cells):
+            raise ValueError(f"{len(values)} values for {len(self.cells)} cells")
+        grid = np.full((*self.maze.grid.shape, *values.shape[1:]), np.nan)
+        rows, columns = np.array(self.cells).T
+        grid[rows, columns] = values
+        return grid
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a cell: ``row``, ``column``, a column for each move, ``value``."""
+        table = pd.DataFrame(self.cells, columns=["row", "column"])
+        for move in Move:
+            table[move.name.lower()] = self.probabilities[:, move]
+        table["value"] = self.values
+        return table
+
+
+def mouse_cells(maze: Maze) -> tuple[Cell, ...]:
+    """Return where the mouse can be in play: the free cells without cheese."""
+    return tuple(cell for cell in maze.free_cells() if cell not in maze.cheese)
+
+
+def fields(
+    agent: Agent, mazes: Sequence[Maze], interventions: Iterable[Intervention] = ()
+) -> list[Field]:
+    """Ask the agent with the mouse at every free cell of each maze (12 kB of memory a cell).
+
+    Args:
+        agent: whom to ask.
+        mazes: facing and background stay as they are.
+        interventions: made on every observation.
+    """
+    cells = [mouse_cells(maze) for maze in mazes]
+    placed = [maze.with_mouse(c) for maze, own in zip(mazes, cells, strict=True) for c in own]
+    outputs = activations(agent, observe(placed), ["action_net", "value_net"], interventions)
+    moves = move_distribution(outputs["action_net"])
+    values = outputs["value_net"].squeeze(1).double().cpu().numpy()
+    ends = np.cumsum([len(own) for own in cells])[:-1]
+    parts = zip(mazes, cells, np.split(moves, ends), np.split(values, ends), strict=True)
+    return [Field(*part) for part in parts]
+
+
+def field(agent: Agent, maze: Maze, interventions: Iterable[Intervention] = ()) -> Field:
+    """Ask the agent with the mouse at every free cell of one maze."""
+    return fields(agent, [maze], interventions)[0]
+
+
+def vector_field(field: Field) -> Float[np.ndarray, "rows columns 2"]:
+    """Return the mean step from each cell as (up, right), in cells; NaN where the mouse cannot be.
+
+    P(up) - P(down) and P(right) - P(left): a move into a wall counts, though it leads nowhere.
+    """
+    return field.grid(field.probabilities @ _STEPS)
+
+
+def compare(before: Field, after: Field) -> pd.DataFrame:
+    """Compare two agents in each cell of one maze; average over cells for the maze's figure.
+
+    Returns:
+        A row a cell: ``row``, ``column``, ``kl`` (of before from after, KL(before || after), nats),
+        ``total_variation`` (0 to 1), ``value_change``.
+
+    Raises:
+        ValueError: the fields are of different cells.
+    """
+    if before.cells != after.cells:
+        raise ValueError("the fields are of different mazes: their free cells differ")
+    table = pd.DataFrame(before.cells, columns=["row", "column"])
+    table["kl"] = kl_divergence(before.probabilities, after.probabilities)
+    table["total_variation"] = total_variation(before.probabilities, after.probabilities)
+    table["value_change"] = after.values - before.values
+    return table
+
+
+def toward(field: Field, goal: Cell) -> Float[np.ndarray, "cells"]:
+    """Return in each cell the probability of the expert's move to the goal.
+
+    Raises:
+        ValueError: the goal is outside or a wall.
+    """
+    expert = expert_moves(field.maze, goal)
+    moves = np.array([expert[cell] for cell in field.cells])
+    chosen = field.probabilities[np.arange(len(moves)), moves]
+    return np.where(moves >= 0, chosen, np.nan)  # no way to the goal: no right move
+
+
+def toward_cheese(field: Field) -> Float[np.ndarray, "cells"]:
+    """Return in each cell the probability of the expert's move to the cheese.
+
+    Raises:
+        ValueError: the maze has not exactly one cheese.
+    """
+    if len(field.maze.cheese) != 1:
+        raise ValueError(f"expected a maze with one cheese, got {len(field.maze.cheese)}")
+    return toward(field, field.maze.cheese[0])
+
+
+class Decision(NamedTuple):
+    """The policy where the way to the cheese leaves the way to the top right corner."""
+
+    square: Cell
+    towards_cheese: float
+    towards_corner: float
+
+
+def decision(field: Field) -> Decision | None:
+    """Return the policy at the decision square; None where there is nothing to decide.
+
+    Raises:
+        ValueError: the maze has not exactly one cheese.
+    """
+    square = decision_square(field.maze)
+    if square is None:
+        return None
+    at = field.cells.index(square)
+    to_cheese, to_corner = toward_cheese(field)[at], toward(field, top_right(field.maze))[at]
+    return Decision(square, float(to_cheese), float(to_corner))
+
+
+class Way(NamedTuple):
+    """How the policy follows the shortest way between two cells."""
+
+    distance: int
+    """Steps."""
+    first_step: float
+    """Probability of the first step; NaN without steps."""
+    reach: float
+    """Geometric mean of the steps' probabilities; 1 without steps."""
+    sent: bool
+    """Whether every step is the likeliest move: the greedy agent goes there."""
+
+
+def follow(field: Field, start: Cell, goal: Cell) -> Way:
+    """Measure how the policy follows the shortest way.
+
+    A cheese on the way ends the episode: reach is 0, and the agent is not sent there.
+
+    Raises:
+        ValueError: a cell is outside or a wall, or there is no way.
+    """
+    path, walked = walk(field.maze, start, goal)
+    return way(field.probabilities[[field.cells.index(cell) for cell in walked]], path)
+
+
+def walk(maze: Maze, start: Cell, goal: Cell) -> tuple[list[Cell], list[Cell]]:
+    """Return the shortest way, and its cells in which the agent acts: before any cheese or goal.
+
+    Raises:
+        ValueError: a cell is outside or a wall, or there is no way.
+    """
+    path = shortest_path(maze, start, goal)
+    return path, list(takewhile(lambda cell: cell not in maze.cheese, path[:-1]))
+
+
+def way(probabilities: Float[np.ndarray, "steps 5"], path: Sequence[Cell]) -> Way:
+    """Measure the steps of a path.
+
+    Args:
+        probabilities: of the moves in each of its cells but the last; fewer if a cheese ends it.
+        path: neighbouring cells.
+    """
+    distance = len(path) - 1
+    moves = [_MOVE_OF_STEP[b.row - a.row, b.column - a.column] for a, b in pairwise(path)]
+    chosen = probabilities[np.arange(len(probabilities)), moves[: len(probabilities)]]
+    first_step = float(chosen[0]) if len(chosen) else np.nan
+    if len(chosen) < distance:
+        return Way(distance, first_step, 0.0, False)
+    if not distance:
+        return Way(0, np.nan, 1.0, True)
+    with np.errstate(divide="ignore"):  # log 0: reach is 0
+        mean = np.exp(np.log(chosen).mean())
+    return Way(distance, first_step, float(mean), bool((probabilities.argmax(1) == moves).all()))
+
+
+def reach(field: Field, start: Cell, goal: Cell) -> float:
+    """Return the geometric mean of the step probabilities along the shortest way.
+
+    Raises:
+        ValueError: a cell is outside or a wall, or there is no way.
+    """
+    return follow(field, start, goal).reach
+
+
+def reach_grid(field: Field, start: Cell | None = None) -> Float[np.ndarray, "rows columns"]:
+    """Return `reach` to every free cell, from the maze's mouse if no start is given; NaN on walls.
+
+    Raises:
+        ValueError: the start is outside or a wall, or a free cell cannot be reached from it.
+    """
+    origin = field.maze.mouse if start is None else start
+    grid = np.full(field.maze.grid.shape, np.nan)
+    for cell in field.maze.free_cells():
+        grid[cell] = reach(field, origin, cell)
+    return grid
+
+
+def paired_rollouts(
+    agents: Mapping[str, Agent],
+    levels: Iterable[int],
+    *,
+    mode: str = "easy",
+    greedy: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Let agents play the same levels with the same sampling noise.
+
+    Returns:
+        The rows of `agents.evaluate.evaluate`, one for each level and agent, with a column
+        ``agent`` first: ``level``, ``return``, ``steps``, ``success``, ``shortest``, ``solved``.
+
+    Raises:
+        ValueError: no agent, or levels that `evaluate` refuses.
+    """
+    if not agents:
+        raise ValueError("expected at least one agent")
+    seeds = list(levels)
+    tables = []
+    for name, agent in agents.items():
+        played = evaluate(agent, seeds, mode=mode, greedy=greedy, seed=seed, progress=progress)
+        played.insert(0, "agent", name)
+        tables.append(played)
+    return pd.concat(tables, ignore_index=True)
+
+
+_MOVE_OF_STEP = {step: move for move, step in STEP_OF_MOVE.items()}

@@ -1,0 +1,154 @@
+"""Where a concept is causal: interchange interventions between the members of matched pairs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from agents import Agent
+from probes.dataset import NO_MOVE, Pairs
+from probes.interventions import Intervention, Replace, run
+from probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
+from probes.statistics import bootstrap_interval
+from probes.subspaces import Subspace
+
+
+def activation_differences(
+    agent: Agent, pairs: Pairs, layers: Iterable[str]
+) -> dict[str, Float[Tensor, "pairs *output"]]:
+    """Return source minus base of each pair at each layer: what the moved cheese changes there.
+
+    Raises:
+        ValueError: unknown layer; the message lists them.
+    """
+    names = list(layers)
+    base = agent.activations(pairs.base.observations, names)
+    source = agent.activations(pairs.source.observations, names)
+    return {name: source[name] - base[name] for name in names}
+
+
+def interchange_table(
+    agent: Agent,
+    pairs: Pairs,
+    subspaces: Mapping[str, Sequence[Subspace]],
+    *,
+    batch: int = 256,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Patch a subspace of a layer's output with that of the pair's source, and see who is obeyed.
+
+    Args:
+        agent: whom to patch.
+        pairs: the agent sees the base; the target is its policy on the source.
+        subspaces: by layer, what to patch. Fit them on pairs of other levels.
+        batch: pairs run at a time.
+        progress: show a bar.
+
+    Returns:
+        A row for each layer, subspace and pair: ``layer``, ``subspace``, ``rank`` (all of the
+        channels or features for the whole output), ``pair``, ``level``; ``kl``, from the target to
+        the patched policy over moves, in nats, and ``kl_base``, to the unpatched one; and whether
+        the likeliest move is the expert's for the source's cheese, 0 or 1: ``follow`` patched,
+        ``follow_base`` unpatched, ``follow_source`` where the source is really seen (NaN without
+        cheese), and for the base's cheese: ``keep`` patched.
+
+    Raises:
+        ValueError: unknown layer, or a basis that does not fit it.
+    """
+    parts: list[pd.DataFrame] = []
+    for start in tqdm(range(0, len(pairs), batch), "interchange", disable=not progress):
+        some = np.arange(start, min(start + batch, len(pairs)))
+        parts += _interchange(agent, pairs, some, subspaces)
+    return pd.concat(parts, ignore_index=True)
+
+
+def interchange_summary(
+    table: pd.DataFrame, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Average over pairs, with intervals by level.
+
+    Args:
+        table: from `interchange_table`.
+        confidence: of the intervals.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        A row for each layer and subspace: ``layer``, ``subspace``, ``rank``; ``share``, how much of
+        the way to the target the policy goes, ``1 - mean(kl) / mean(kl_base)`` (a ratio of means:
+        pairs whose policies hardly differ would make single ratios explode; 1 is all the way,
+        negative is away from it); ``follow`` and ``keep``, shares of pairs; each of these three
+        with ``_low`` and ``_high``; ``follow_base``, ``follow_source``, ``pairs``, ``levels``.
+    """
+    rows = []
+    for (layer, subspace, rank), group in table.groupby(["layer", "subspace", "rank"], sort=False):
+        row = {"layer": layer, "subspace": subspace, "rank": rank}
+        for name, values, statistic in (
+            ("share", group[["kl", "kl_base"]].to_numpy(), _share),
+            ("follow", group["follow"].to_numpy(), np.mean),
+            ("keep", group["keep"].to_numpy(), np.mean),
+        ):
+            if np.isnan(values).any():
+                row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+                continue
+            estimate, low, high = bootstrap_interval(
+                values,
+                group["level"].to_numpy(),
+                statistic,
+                seed=seed,
+                n_resamples=resamples,
+                confidence=confidence,
+            )
+            row |= {name: estimate, f"{name}_low": low, f"{name}_high": high}
+        row |= group[["follow_base", "follow_source"]].mean().to_dict()
+        rows.append({**row, "pairs": len(group), "levels": group["level"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def _interchange(
+    agent: Agent,
+    pairs: Pairs,
+    some: Int[np.ndarray, "batch"],
+    subspaces: Mapping[str, Sequence[Subspace]],
+) -> Iterator[pd.DataFrame]:
+    """Patch some of the pairs at every layer."""
+    base, source = pairs.base.observations[some], pairs.source.observations[some]
+    kept, wanted = pairs.base.moves[some], pairs.source.moves[some]
+    unpatched, target = move_probabilities(agent, base), move_probabilities(agent, source)
+    about = {
+        "pair": some,
+        "level": pairs.levels[some],
+        "kl_base": kl_divergence(target, unpatched),
+        "follow_base": _right(unpatched, wanted),
+        "follow_source": _right(target, wanted),
+    }
+    outputs = agent.activations(source, subspaces)
+    for layer, candidates in subspaces.items():
+        for subspace in candidates:
+            change = Intervention(layer, Replace(outputs[layer]), subspace.basis)
+            patched = move_distribution(run(agent, base, [change], batch=len(some)))
+            basis = subspace.basis
+            yield pd.DataFrame(
+                {
+                    "layer": layer,
+                    "subspace": subspace.name,
+                    "rank": outputs[layer].shape[1] if basis is None else len(basis),
+                    **about,
+                    "kl": kl_divergence(target, patched),
+                    "follow": _right(patched, wanted),
+                    "keep": _right(patched, kept),
+                }
+            )
+
+
+def _right(moves: Moves, expert: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Return whether the likeliest move is the expert's, as 0 or 1; NaN where there is none."""
+    return np.where(expert == NO_MOVE, np.nan, moves.argmax(1) == expert)
+
+
+def _share(kl: Float[np.ndarray, "n 2"]) -> float:
+    patched, base = kl.mean(0)
+    return float(1 - patched / base)

@@ -1,0 +1,88 @@
+"""Retargeting: sending the agent to any cell by adding a bias map to a layer."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from agents import Agent
+from envs import Cell, Maze, observe
+from probes.behaviour import mouse_cells, walk, way
+from probes.interventions import steered_logits
+from probes.moves import move_distribution
+
+BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
+"""The bias that should send the agent to a cell of a maze."""
+
+
+def retarget(
+    agent: Agent,
+    layer: str,
+    mazes: Sequence[Maze],
+    bias: BiasMap,
+    *,
+    batch: int = 256,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Try to send the agent from the mouse's cell to every other free cell of each maze.
+
+    Every target has its own bias map, all of a maze in one sweep; each is the same as editing the
+    agent by `probes.edits.steer`. Retargeting success is the mean of ``sent`` over targets.
+
+    Args:
+        agent: whom to send.
+        layer: whose output gets the bias.
+        mazes: the mouse is put along the shortest way to each target.
+        bias: makes the bias for a target; a constant zero map measures the unedited agent.
+        batch: observations run at a time.
+        progress: show a bar.
+
+    Returns:
+        A row a target: ``maze`` (its index), ``level`` (its seed), ``row``, ``column``,
+        ``distance``, ``first_step``, ``reach``, ``sent``, as in `probes.behaviour.Way`, and
+        ``ends``: the way leads over a cheese, which ends the episode: reach 0, not sent.
+
+    Raises:
+        ValueError: a bias of another shape than the layer's output.
+    """
+    tables = [
+        _retarget(agent, layer, maze, bias, batch).assign(maze=index, level=maze.level_seed)
+        for index, maze in enumerate(tqdm(mazes, desc="retargeting mazes", disable=not progress))
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[["maze", "level", *(c for c in table if c not in ("maze", "level"))]]
+
+
+def _retarget(agent: Agent, layer: str, maze: Maze, bias: BiasMap, batch: int) -> pd.DataFrame:
+    cells = mouse_cells(maze)
+    where = {cell: index for index, cell in enumerate(cells)}
+    targets = [cell for cell in maze.free_cells() if cell != maze.mouse]
+    walks = [walk(maze, maze.mouse, target) for target in targets]
+    lengths = [len(walked) for _, walked in walks]
+    states = np.array([where[cell] for _, walked in walks for cell in walked])
+    wanted = np.repeat(np.arange(len(targets)), lengths)
+    observations = observe([maze.with_mouse(cell) for cell in cells])
+    biases = torch.stack([bias(maze, target) for target in targets])
+    moves = [
+        move_distribution(steered_logits(agent, layer, observations[s], biases[w]))
+        for s, w in _batches(states, wanted, batch)
+    ]
+    steps = np.split(np.concatenate(moves), np.cumsum(lengths)[:-1])
+    return pd.DataFrame(
+        {
+            **target._asdict(),
+            **way(probabilities, path)._asdict(),
+            "ends": len(walked) < len(path) - 1,
+        }
+        for target, (path, walked), probabilities in zip(targets, walks, steps, strict=True)
+    )
+
+
+def _batches(
+    states: np.ndarray, wanted: np.ndarray, size: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(states[i : i + size], wanted[i : i + size]) for i in range(0, len(states), size)]

@@ -1,7 +1,6 @@
 """Agents: a policy that can be asked, taken apart, edited, saved and loaded, without pickle."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from agents import structure
 from agents.architectures import architecture as lookup
-from agents.folder import new_folder, write_json
+from agents.folder import new_folder, sha256, write_json
 from agents.network import (
     BODY,
     HEADS,
@@ -219,7 +218,7 @@ class Agent:
                 "network": network,
                 "weights": {
                     "file": WEIGHTS,
-                    "sha256": _sha256(folder / WEIGHTS),
+                    "sha256": sha256(folder / WEIGHTS),
                     "dtype": str(dtype).removeprefix("torch."),
                     "parameters": sum(weight.numel() for weight in weights.values()),
                 },
@@ -334,7 +333,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_weights(folder: Path, document: dict[str, Any]) -> dict[str, Tensor]:
     file = folder / WEIGHTS
     expected = document.get("weights", {}).get("sha256")
-    if (found := _sha256(file)) != expected:
+    if (found := sha256(file)) != expected:
         raise CheckpointError(
             f"{file} is truncated or altered: its sha256 is {found}, {CONFIG} says {expected}"
         )
@@ -361,7 +360,3 @@ def _check_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, Te
 
 def _canonical(network: dict[str, Any]) -> str:
     return json.dumps(network, sort_keys=True)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,5 +1,6 @@
 """Folders written whole or not at all, and the record of how a result was made."""
 
+import hashlib
 import json
 import os
 import platform
@@ -58,6 +59,11 @@ def check_free(path: str | Path, *, overwrite: bool, marker: str) -> None:
         raise FileExistsError(f"{path} exists; choose another place, or overwrite it")
     if not (path / marker).is_file():
         raise FileExistsError(f"{path} holds no {marker}: it is not overwritten")
+
+
+def sha256(file: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal text."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,142 @@
+"""All that a PPO run needs, beside the agent, to go on as if it had not stopped. No pickle.
+
+Optimiser, return normaliser, random generators, and the simulator's states. It is written between
+an update and the next rollout, where nothing is half done.
+"""
+
+import json
+import random
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from agents.checkpoint import CheckpointError
+from agents.folder import sha256, write_json
+from envs import ProcgenVecEnv
+
+VERSION = 1
+TENSORS, NUMBERS = "training.safetensors", "training.json"
+
+
+def write(model: PPO, folder: Path) -> None:
+    """Write the state of a run into a folder."""
+    env, normaliser = environments(model)
+    numpy_state: Any = np.random.get_state(legacy=False)
+    version, words, gauss = random.getstate()
+    tensors = {
+        **optimizer_tensors(model.policy.optimizer, "optimizer/"),
+        "random/torch": torch.get_rng_state(),
+        "random/numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+        "random/python": torch.tensor(words),
+        "normaliser/returns": torch.from_numpy(normaliser.returns.copy()),
+    }
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    for index, state in enumerate(env.get_states()):
+        tensors[f"simulator/{index}"] = torch.from_numpy(np.frombuffer(state, np.uint8).copy())
+    save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS
+    )
+    numbers = {
+        "version": VERSION,
+        "sha256": sha256(folder / TENSORS),
+        "frames": model.num_timesteps,
+        "updates": model._n_updates,
+        "numpy": {
+            "position": numpy_state["state"]["pos"],
+            "has_gauss": numpy_state["has_gauss"],
+            "gauss": numpy_state["gauss"],
+        },
+        "python": {"version": version, "gauss": gauss},
+        "normaliser": {
+            name: float(getattr(normaliser.ret_rms, name)) for name in ("mean", "var", "count")
+        },
+        "episode_starts": np.asarray(model._last_episode_starts).tolist(),
+        "episodes": [{name: e[name] for name in ("r", "l")} for e in model.ep_info_buffer or ()],
+    }
+    write_json(folder / NUMBERS, numbers)
+
+
+def restore(model: PPO, folder: Path) -> None:
+    """Bring a freshly made run into a written state; its policy is already loaded.
+
+    Random generators come last: what is drawn from now on is what would have been drawn.
+
+    Raises:
+        CheckpointError: files missing, truncated or altered, or of another run's shape.
+    """
+    try:
+        numbers = json.loads((folder / NUMBERS).read_text())
+        if numbers["version"] != VERSION:
+            raise CheckpointError(f"{folder}: expected version {VERSION}: {numbers['version']}")
+        if sha256(folder / TENSORS) != numbers["sha256"]:
+            raise CheckpointError(f"{folder / TENSORS} is truncated or altered")
+        _restore(model, load_file(folder / TENSORS), numbers)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder} holds no state of this run: {error!r}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return an optimiser's moments and step counts, named ``prefix + "index/name"``."""
+    return {
+        f"{prefix}{index}/{name}": value
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str
+) -> None:
+    """Put back what `optimizer_tensors` returned; rates and the like stay the optimiser's own."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        if path.startswith(prefix):
+            index, name = path.removeprefix(prefix).split("/")
+            state.setdefault(int(index), {})[name] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def environments(model: PPO) -> tuple[ProcgenVecEnv, VecNormalize]:
+    """Return the simulator and the return normaliser around it.
+
+    Raises:
+        TypeError: the model was made with others.
+    """
+    normaliser = model.get_vec_normalize_env()
+    if normaliser is None or not isinstance(normaliser.venv, ProcgenVecEnv):
+        raise TypeError("expected a PPO on VecNormalize(ProcgenVecEnv(...))")
+    return normaliser.venv, normaliser
+
+
+def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    env, normaliser = environments(model)
+    env.set_states([tensors[f"simulator/{i}"].numpy().tobytes() for i in range(env.num_envs)])
+    model._last_obs = env.observe()
+    model._last_episode_starts = np.array(numbers["episode_starts"])
+    model.num_timesteps, model._n_updates = numbers["frames"], numbers["updates"]
+    model.ep_info_buffer = deque(numbers["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(maxlen=model._stats_window_size)
+    normaliser.returns = tensors["normaliser/returns"].numpy()
+    for name, value in numbers["normaliser"].items():
+        setattr(normaliser.ret_rms, name, value)
+    restore_optimizer(model.policy.optimizer, tensors, "optimizer/")
+    torch.set_rng_state(tensors["random/torch"])
+    if "random/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random/cuda"])
+    words = tuple(tensors["random/python"].tolist())
+    random.setstate((numbers["python"]["version"], words, numbers["python"]["gauss"]))
+    given = numbers["numpy"]
+    key = tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, given["position"], given["has_gauss"], given["gauss"]))

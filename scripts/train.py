@@ -1,0 +1,42 @@
+"""Train an agent by PPO.
+
+    python scripts/train.py --out runs/coinrun --game coinrun --architecture bimpala-compact \
+        --preset cpu --frames 2000000 --levels 200
+
+The same command with --resume continues a run that was stopped. Watch it with
+``tensorboard --logdir runs``.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from agents.ppo import TrainOptions, train
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train an agent by PPO on a ProcGen game."""
+
+    options: Annotated[TrainOptions, tyro.conf.arg(name="")]
+    overwrite: bool = False
+    """replace a run that is in the folder"""
+    resume: bool = False
+    """continue the run that is in the folder"""
+
+
+def main() -> None:
+    """Train as the command line says."""
+    command = tyro.cli(Command, description=__doc__)
+    try:
+        train(command.options, overwrite=command.overwrite, resume=command.resume)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command with --resume continues from the last checkpoint")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import agents
+from agents import Agent, BilinearPolicy, CheckpointError, training_state
+from agents.network import weights_of
+from agents.ppo import PRESETS, TrainOptions, train
+from agents.recorder import GradientNorm
+from envs import ProcgenVecEnv
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny(out, **changes):
+    options = {
+        "out": out,
+        "game": "coinrun",
+        "architecture": "impala-compact",
+        "num_envs": 4,
+        "num_steps": 16,
+        "minibatches": 2,
+        "epochs": 1,
+        "frames": 256,
+        "levels": 200,
+        "held_out": 2,
+        "evaluate_every": 0,
+        "save_every": 64,
+        "device": "cpu",
+        "progress": False,
+    }
+    return TrainOptions(**(options | changes))
+
+
+def same_weights(one, two):
+    first, second = weights_of(one.policy), weights_of(two.policy)
+    return first.keys() == second.keys() and all(
+        torch.equal(w, second[n]) for n, w in first.items()
+    )
+
+
+def test_presets_are_the_published_hyperparameters():
+    published = PRESETS["published"]
+    assert dataclasses.asdict(published) == {
+        "learning_rate": 5e-4,
+        "num_envs": 64,
+        "num_steps": 256,
+        "minibatches": 8,
+        "epochs": 3,
+        "gamma": 0.999,
+        "gae_lambda": 0.95,
+        "clip_range": 0.2,
+        "value_coefficient": 0.5,
+        "entropy_coefficient": 0.01,
+        "max_grad_norm": 0.5,
+    }
+    assert PRESETS["bilinear"] == dataclasses.replace(published, learning_rate=1e-4)
+
+
+def test_policy_works_in_stock_ppo():
+    env = ProcgenVecEnv("coinrun", 4, num_levels=10)
+    model = PPO(
+        BilinearPolicy,
+        env,
+        n_steps=8,
+        batch_size=16,
+        n_epochs=1,
+        device="cpu",
+        policy_kwargs={"architecture": "bimpala-compact"},
+    )
+    before = {name: weight.clone() for name, weight in model.policy.named_parameters()}
+    model.learn(32)
+    env.close()
+    after = dict(model.policy.named_parameters())
+    unmoved = [name for name, weight in before.items() if torch.equal(weight, after[name])]
+    assert unmoved == []
+    assert all(weight.isfinite().all() for weight in after.values())
+
+
+def test_run_writes_what_it_says(tmp_path):
+    options = tiny(tmp_path / "run", evaluate_every=128)
+    agent = train(options)
+    run = tmp_path / "run"
+    loaded = agents.load(run / "agent", device="cpu")
+    assert same_weights(loaded, agent)
+    assert loaded.config.game == "coinrun"
+    assert loaded.config.made["frames"] == 256
+    assert loaded.config.made["options"]["hyperparameters"]["gamma"] == 0.999
+    assert {"command", "hardware", "versions"} <= loaded.config.made.keys()
+    results = json.loads((run / "results.json").read_text())
+    assert [scores["frames"] for scores in results["held_out"]] == [0, 128, 256]
+    assert not [path for path in run.rglob("*") if path.suffix in (".pkl", ".pt", ".zip")]
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    wanted = {
+        "held_out_levels/return",
+        "held_out_levels/steps",
+        "held_out_levels/success",
+        "time/steps_per_second",
+        "train/gradient_norm",
+        "train/policy_gradient_loss",
+        "train/value_loss",
+        "train/entropy_loss",
+    }
+    assert wanted <= tags
+    assert [event.step for event in events.Scalars("held_out_levels/return")] == [0, 128, 256]
+
+
+def test_resumed_run_ends_in_the_same_bytes(tmp_path):
+    whole = train(tiny(tmp_path / "whole"))
+    train(tiny(tmp_path / "parts", frames=128))
+    resumed = train(tiny(tmp_path / "parts"), resume=True)
+    assert same_weights(resumed, whole)
+    first, second = (
+        tmp_path / name / "checkpoints" / "000000000256" for name in ("whole", "parts")
+    )
+    for name in ("agent/model.safetensors", "training.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert not same_weights(train(tiny(tmp_path / "other", seed=1)), whole)
+
+
+def test_run_goes_on_from_an_edited_agent(tmp_path):
+    start = Agent.new("bimpala-compact", game="maze", seed=5)
+    block = agents.Agent.new("bimpala-compact", seed=6).layer("block1")
+    start = start.with_layer("block1", block, edit="another first block")
+    start.save(tmp_path / "start")
+    options = tiny(
+        tmp_path / "run", architecture=None, init_from=str(tmp_path / "start"), frames=64
+    )
+    trained = train(options)
+    assert trained.config.game == "coinrun"
+    assert trained.config.edits == ("another first block",)
+    weights = weights_of(trained.policy), weights_of(start.policy)
+    moved = [(weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]]
+    assert 0 < max(moved) < 0.01
+    with pytest.raises(ValueError, match="init_from says the architecture"):
+        train(dataclasses.replace(options, out=tmp_path / "x", architecture="impala"))
+
+
+def test_folders_are_kept(tmp_path):
+    options = tiny(tmp_path / "run", frames=64)
+    train(options)
+    with pytest.raises(FileExistsError, match="exists"):
+        train(options)
+    with pytest.raises(ValueError, match=r"another run: seed was 0, is 3"):
+        train(dataclasses.replace(options, seed=3), resume=True)
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        train(dataclasses.replace(options, out=tmp_path / "nothing"), resume=True)
+    other = train(dataclasses.replace(options, seed=3), overwrite=True)
+    assert same_weights(agents.load(tmp_path / "run" / "agent", device="cpu"), other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    with pytest.raises(FileExistsError, match=r"no options.json"):
+        train(dataclasses.replace(options, out=tmp_path / "mine"), overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+
+
+def test_altered_training_state_is_refused(tmp_path):
+    options = tiny(tmp_path / "run", frames=64)
+    train(options)
+    file = tmp_path / "run" / "checkpoints" / "000000000064" / training_state.TENSORS
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="truncated or altered"):
+        train(dataclasses.replace(options, frames=128), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"game": "pong"}, r"unknown game 'pong'.*coinrun"),
+        ({"mode": "extreme"}, r"no mode 'extreme'.*easy"),
+        ({"architecture": "vgg"}, r"unknown architecture 'vgg'.*bimpala"),
+        ({"preset": "fast"}, r"unknown preset 'fast'.*published"),
+        ({"kernel_size": 5}, r"impala-compact does not take .*kernel_size"),
+        ({"device": "tpu9"}, r"no device 'tpu9'.*cuda"),
+        ({"init_from": "nobody", "architecture": None}, r"'nobody' is no folder"),
+        ({"minibatches": 7}, "no 7 equal parts"),
+        ({"frames": 0}, "frames must be positive"),
+    ],
+)
+def test_bad_options_leave_nothing(tmp_path, changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        train(tiny(tmp_path / "run", **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gradient_norm_is_the_norm_before_clipping():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(network.parameters())
+    gradient = GradientNorm(optimizer)
+    expected = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        (100 * network(torch.randn(5, 3))).square().mean().backward()
+        expected.append(torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5).item())
+        optimizer.step()
+    assert gradient.mean() == pytest.approx(np.mean(expected))
+    assert min(expected) > 0.5
+    (network(torch.randn(5, 3)) * float("nan")).sum().backward()
+    before = [weight.clone() for weight in network.parameters()]
+    with pytest.raises(FloatingPointError, match="not finite"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def script(name, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_scripts_train_and_evaluate_end_to_end(tmp_path):
+    run = tmp_path / "run"
+    options = [
+        *("--out", run, "--game", "coinrun", "--architecture", "impala-compact"),
+        *("--preset", "cpu", "--num-envs", 8, "--num-steps", 32, "--epochs", 1),
+        *("--frames", 512, "--levels", 200, "--held-out", 2, "--device", "cpu"),
+    ]
+    done = script("train.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert "gym" not in (done.stdout + done.stderr).lower()
+    assert (
+        agents.load(run / "agent", device="cpu")
+        .config.made["command"]
+        .startswith("python scripts/train.py --out")
+    )
+    refused = script("train.py", *options)
+    assert refused.returncode == 1
+    assert "exists" in refused.stderr and "Traceback" not in refused.stderr
+
+    out = tmp_path / "scores.csv"
+    done = script("evaluate.py", run / "agent", "--levels", 2, "--out", out, "--no-progress")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for text in ("sampled", "greedy", "return", "success", "uniform over 15 actions"):
+        assert text in done.stdout
+    assert len(out.read_text().splitlines()) == 1 + 2 * 4
+    wrong = script("evaluate.py", "maze-nobody")
+    assert wrong.returncode == 1
+    assert "'maze-nobody' is no folder" in wrong.stderr and "Traceback" not in wrong.stderr

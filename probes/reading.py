@@ -15,7 +15,7 @@ from probes.dataset import ActivationDataset
 from probes.probe import LinearProbe
 from probes.statistics import bootstrap_interval
 
-ALPHAS = (1e2, 1e3, 1e4, 1e5)
+ALPHAS = (1e1, 1e2, 1e3, 1e4)
 """Penalties tried for probes of positions, which have more coefficients than states."""
 
 

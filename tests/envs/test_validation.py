@@ -1,0 +1,181 @@
+"""A bad state ends the simulator's process: what these tests accept is given to it."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from envs.games import GAMES
+from envs.simulator import Simulator
+from envs.state import Generator, parse
+from envs.validation import validate_state
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    simulator = Simulator("maze", num_threads=0, seed=3)
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture(scope="module")
+def good(simulator):
+    return simulator.get_states()[0]
+
+
+def accepted(simulator, raw):
+    """Give a state to the simulator and play on into another level, unless it is refused."""
+    try:
+        simulator.set_states([raw])
+    except ValueError:
+        return False
+    for action in (7, 5, -1, 7):
+        simulator.act(np.array([action]))
+        simulator.observe()
+    simulator.get_states()
+    return True
+
+
+@pytest.fixture(scope="module")
+def offsets(good):
+    """Offsets of the fields: most of the bytes are the generators' texts, left out here."""
+    state = parse(good)
+    generators = (state.level_generator, state.generator, state.asset_generator)
+    text = [range(at := good.index(g.text), at + len(g.text)) for g in generators]
+    return [i for i in range(len(good) - 4) if not any(i + 3 in span or i in span for span in text)]
+
+
+def test_a_good_state_is_accepted(simulator, good):
+    assert accepted(simulator, good)
+
+
+def test_every_cut_is_refused(good):
+    for length in [*range(0, 400), *range(400, len(good), 97), len(good) - 1]:
+        with pytest.raises(ValueError):
+            validate_state(good[:length], "maze")
+        with pytest.raises(ValueError):
+            validate_state(good[:length] + good[-4:], "maze")
+
+
+FUZZ = settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+VALUES = st.one_of(
+    st.integers(-(2**31), 2**31 - 1).map(lambda value: struct.pack("<i", value)),
+    st.integers(-2, 120).map(lambda value: struct.pack("<i", value)),
+    st.floats(width=32).map(lambda value: struct.pack("<f", value)),
+)
+
+
+@FUZZ
+@given(data=st.data())
+def test_altered_fields_are_refused_or_harmless(simulator, good, offsets, data):
+    raw = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        offset = data.draw(st.sampled_from(offsets))
+        raw[offset : offset + 4] = data.draw(VALUES)
+    accepted(simulator, bytes(raw))
+
+
+@FUZZ
+@given(flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 7)), min_size=1, max_size=8))
+def test_flipped_bits_are_refused_or_harmless(simulator, good, flips):
+    raw = bytearray(good)
+    for position, bit in flips:
+        raw[position % len(raw)] ^= 1 << bit
+    accepted(simulator, bytes(raw))
+
+
+@FUZZ
+@given(head=st.integers(0, 400), junk=st.binary(max_size=200), keep_end=st.booleans())
+def test_random_bytes_are_refused(good, head, junk, keep_end):
+    raw = good[:head] + junk + (good[-4:] if keep_end else b"")
+    with pytest.raises(ValueError):
+        validate_state(raw, "maze")
+
+
+def test_another_games_state_is_refused(good):
+    with pytest.raises(ValueError, match="a state of maze, but the environment plays heist"):
+        validate_state(good, "heist")
+
+
+@pytest.mark.parametrize("game", ["bossfight", "chaser", "heist", "leaper", "plunder", "starpilot"])
+def test_counts_in_a_games_own_fields_are_checked(game):
+    simulator = Simulator(game, num_threads=0)
+    state = parse(simulator.get_states()[0])
+    simulator.close()
+    validate_state(state.to_bytes(), game)
+    huge = struct.pack("<i", 2**30)
+    start = 8 if game == "heist" else 4 if game in ("leaper", "plunder") else 0
+    tail = state.tail[:start] + huge + state.tail[start + 4 :]
+    for wrong in (tail, state.tail + b"\0\0\0\0", state.tail[:-4]):
+        with pytest.raises(ValueError, match="own fields"):
+            validate_state(state._replace(tail=wrong).to_bytes(), game)
+
+
+def altered(good, block, **fields):
+    state = parse(good)
+    return state._replace(**{block: getattr(state, block)._replace(**fields)}).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("block", "fields", "message"),
+    [
+        ("options", {"distribution_mode": 2}, "distribution mode 2"),
+        ("options", {"use_generated_assets": 1}, "generated assets"),
+        ("options", {"level_seed_high": 0}, "level range"),
+        ("episode", {"is_waiting_for_step": 1}, "step under way"),
+        ("episode", {"reward": float("nan")}, "not finite"),
+        ("view", {"background_index": 9}, "background 9"),
+        ("view", {"bg_tile_ratio": 1e-30}, "background tiles"),
+        ("world", {"visibility": 1e9}, "view of 1e"),
+        ("world", {"main_width": 16}, "16x15 world"),
+        ("generator", {"is_seeded": 0}, "unseeded"),
+        ("asset_generator", {"text": b"1 2 3"}, "625 words"),
+    ],
+)
+def test_the_message_says_what_is_wrong(good, block, fields, message):
+    with pytest.raises(ValueError, match=message):
+        validate_state(altered(good, block, **fields), "maze")
+
+
+def test_players_and_cells_are_checked(good):
+    state = parse(good)
+    nobody = state._replace(entities=state.entities[:0]).to_bytes()
+    with pytest.raises(ValueError, match="no player"):
+        validate_state(nobody, "maze")
+    for field, value in (("x", np.nan), ("rx", 1e9), ("grow_rate", 1.5), ("image_type", 100)):
+        entities = state.entities.copy()
+        entities[field] = value
+        with pytest.raises(ValueError, match=r"entity|mouse"):
+            validate_state(state._replace(entities=entities).to_bytes(), "maze")
+    grid = state.grid.copy()
+    grid[0, 0] = 7
+    with pytest.raises(ValueError, match="not wall, space or cheese"):
+        validate_state(state._replace(grid=grid).to_bytes(), "maze")
+
+
+def test_a_refused_state_leaves_all_environments_as_they_were():
+    simulator = Simulator("maze", 2, num_threads=0)
+    before = simulator.get_states()
+    with pytest.raises(ValueError, match="state 1 of 2"):
+        simulator.set_states([before[1], before[0][:-8]])
+    assert simulator.get_states() == before
+    simulator.close()
+
+
+def test_generator_text_may_have_any_words(simulator, good):
+    state = parse(good)
+    words = Generator(1, b" ".join([b"0"] * 625))
+    raw = state._replace(generator=words, level_generator=words).to_bytes()
+    assert accepted(simulator, raw)
+
+
+def test_every_game_has_its_tables():
+    from envs.games import BACKGROUNDS, TAILS
+
+    assert GAMES.keys() == BACKGROUNDS.keys() == TAILS.keys()

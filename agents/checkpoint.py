@@ -278,6 +278,7 @@ def load(name_or_path: str | Path, device: str | torch.device = "auto") -> Agent
         known = ", ".join(names()) or "(none)"
         raise ValueError(f"{str(name_or_path)!r} is no folder, nor an agent of the zoo: {known}")
     document = _read_config(folder)
+    weights = _read_weights(folder, document)
     try:
         network = document["network"]
         config = AgentConfig(
@@ -294,7 +295,6 @@ def load(name_or_path: str | Path, device: str | torch.device = "auto") -> Agent
         structure.apply(policy, entries)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no network: {error!r}") from error
-    weights = _read_weights(folder, document)
     _check_shapes(folder, weights, weights_of(policy))
     paths = {layer_path(name): weight.to(torch.float32) for name, weight in weights.items()}
     policy.load_state_dict(paths, strict=False, assign=True)
@@ -343,7 +343,7 @@ def _read_weights(folder: Path, document: dict[str, Any]) -> dict[str, Tensor]:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{file} is no safetensors file: {error}") from error
-    if described != _canonical(document["network"]):
+    if described != _canonical(document.get("network")):
         raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
     return weights
 
@@ -358,5 +358,5 @@ def _check_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, Te
         )
 
 
-def _canonical(network: dict[str, Any]) -> str:
+def _canonical(network: Any) -> str:
     return json.dumps(network, sort_keys=True)

@@ -35,6 +35,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
     temporary.mkdir()
     try:
         yield temporary

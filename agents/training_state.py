@@ -38,8 +38,8 @@ def write(model: PPO, folder: Path) -> None:
         "random/python": torch.tensor(words),
         "normaliser/returns": torch.from_numpy(normaliser.returns.copy()),
     }
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    if model.device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
     for index, state in enumerate(env.get_states()):
         tensors[f"simulator/{index}"] = torch.from_numpy(np.frombuffer(state, np.uint8).copy())
     save_file(
@@ -133,8 +133,8 @@ def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) ->
         setattr(normaliser.ret_rms, name, value)
     restore_optimizer(model.policy.optimizer, tensors, "optimizer/")
     torch.set_rng_state(tensors["random/torch"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
+    if "random/cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
     words = tuple(tensors["random/python"].tolist())
     random.setstate((numbers["python"]["version"], words, numbers["python"]["gauss"]))
     given = numbers["numpy"]

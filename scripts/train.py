@@ -1,7 +1,6 @@
 """Train an agent by PPO.
 
-    python scripts/train.py --out runs/coinrun --game coinrun --architecture bimpala-compact \
-        --preset cpu --frames 2000000 --levels 200
+    python scripts/train.py --out runs/coinrun --game coinrun --preset cpu --frames 2000000
 
 The same command with --resume continues a run that was stopped. Watch it with
 ``tensorboard --logdir runs``.

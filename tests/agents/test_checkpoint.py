@@ -247,15 +247,19 @@ def alter(folder):
     file.write_bytes(data)
 
 
-def other_weights(folder):
+def reseal(folder, network=None, weights=None):
+    """Write another network or other weights so that hash and description agree."""
     file = folder / "model.safetensors"
-    weights = load_file(file)
     config = json.loads((folder / "config.json").read_text())
-    weights["stem.weight"] = weights["stem.weight"][:, :, :3, :3].contiguous()
-    metadata = {"network": json.dumps(config["network"], sort_keys=True)}
-    save_file(weights, file, metadata=metadata)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    rewrite(folder, lambda config: config["weights"].update(sha256=digest))
+    config["network"].update(network or {})
+    weights = load_file(file) | (weights or {})
+    save_file(weights, file, metadata={"network": json.dumps(config["network"], sort_keys=True)})
+    config["weights"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def module(kind, **arguments):
+    return {"structure": [{"layer": "stem", "type": kind, "arguments": arguments}]}
 
 
 CORRUPTIONS = {
@@ -266,42 +270,34 @@ CORRUPTIONS = {
     "config not JSON": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
     "config a list": (lambda f: (f / "config.json").write_text("[]"), "expected rlbilinear-agent"),
     "later version": (lambda f: rewrite(f, lambda c: c.update(version=2)), "version 1"),
-    "other shapes": (other_weights, "another architecture.*stem.weight"),
-    "other architecture": (
+    "altered network": (
         lambda f: rewrite(f, lambda c: c["network"].update(architecture="impala")),
-        "altered",
+        "config.json was altered",
+    ),
+    "other shapes": (
+        lambda f: reseal(f, weights={"stem.weight": torch.zeros(32, 3, 3, 3)}),
+        r"another architecture.*stem.weight",
+    ),
+    "additional weights": (
+        lambda f: reseal(f, weights={"extra": torch.zeros(1)}),
+        r"another architecture.*extra",
+    ),
+    "other architecture": (
+        lambda f: reseal(f, {"architecture": "impala"}),
+        r"another architecture.*block1.bilinear.left.weight",
     ),
     "unknown architecture": (
-        lambda f: rewrite(f, lambda c: c["network"].update(architecture="vgg")),
+        lambda f: reseal(f, {"architecture": "vgg"}),
         "unknown architecture 'vgg'",
     ),
-    "other kernel": (
-        lambda f: rewrite(f, lambda c: c["network"].update(architecture_kwargs={"kernel_size": 5})),
-        "altered",
+    "unknown argument": (
+        lambda f: reseal(f, {"architecture_kwargs": {"depth": 5}}),
+        "describes no network.*depth",
     ),
-    "unknown module": (
-        lambda f: rewrite(
-            f,
-            lambda c: c["network"].update(
-                structure=[{"layer": "stem", "type": "os.system", "arguments": {}}]
-            ),
-        ),
-        "unknown type 'os.system'",
-    ),
+    "unknown module": (lambda f: reseal(f, module("os.system")), "unknown type 'os.system'"),
     "huge module": (
-        lambda f: rewrite(
-            f,
-            lambda c: c["network"].update(
-                structure=[
-                    {
-                        "layer": "stem",
-                        "type": "Linear",
-                        "arguments": {"in_features": 10**7, "out_features": 10**7},
-                    }
-                ]
-            ),
-        ),
-        "altered",
+        lambda f: reseal(f, module("Linear", in_features=10**7, out_features=10**7)),
+        "another architecture",
     ),
     "field missing": (lambda f: rewrite(f, lambda c: c.pop("game")), "describes no network"),
 }

@@ -1,6 +1,6 @@
 """Retargeting: sending the agent to any cell by adding a bias map to a layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,74 @@ from envs import Cell, Maze, observe
 from probes.behaviour import mouse_cells, walk, way
 from probes.interventions import steered_logits
 from probes.moves import move_distribution
+from probes.subspaces import Basis, component
 
 BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
 """The bias that should send the agent to a cell of a maze."""
+
+
+def cheese_maps(
+    agent: Agent,
+    layer: str,
+    mazes: Sequence[Maze],
+    basis: Basis | None = None,
+    *,
+    per_cell: int = 8,
+    seed: int = 0,
+) -> dict[Cell, Float[Tensor, "channels height width"]]:
+    """Measure what a cheese on a cell adds to a layer's output, on average over mazes.
+
+    The mean of the output with the cheese there minus that without a cheese, the component in a
+    subspace if one is given. Measure it on other levels than those that are steered.
+
+    Args:
+        agent: whose layer.
+        layer: with maps as output.
+        mazes: all of one size; mouse and walls stay as they are.
+        basis: of the subspace the maps lie in; None for everything.
+        per_cell: over at most so many mazes for each cell.
+        seed: of which ones.
+
+    Returns:
+        A map for each cell that is free, and not the mouse's, in any of the mazes.
+    """
+    rng = np.random.default_rng(seed)
+    hosts: dict[Cell, list[int]] = {}
+    for index in rng.permutation(len(mazes)).tolist():
+        for cell in mazes[index].free_cells():
+            if cell != mazes[index].mouse:
+                hosts.setdefault(cell, []).append(index)
+    chosen = [(cell, index) for cell in sorted(hosts) for index in hosts[cell][:per_cell]]
+    without = _outputs(agent, layer, [maze.with_cheese() for maze in mazes])
+    sums: dict[Cell, Tensor] = {}
+    for start in range(0, len(chosen), 256):
+        part = chosen[start : start + 256]
+        planted = _outputs(agent, layer, [mazes[index].with_cheese(cell) for cell, index in part])
+        added = planted - without[[index for _, index in part]]
+        for (cell, _), one in zip(part, added, strict=True):
+            sums[cell] = sums.get(cell, 0) + one / min(per_cell, len(hosts[cell]))
+    if basis is None:
+        return sums
+    return {cell: component(one[None], basis)[0] for cell, one in sums.items()}
+
+
+def move_cheese(
+    maps: Mapping[Cell, Float[Tensor, "channels height width"]], gain: float = 1.0
+) -> BiasMap:
+    """Return the biases that erase a maze's own cheese and plant one on the target.
+
+    Args:
+        maps: from `cheese_maps`.
+        gain: of both; 1 is sized like a real cheese.
+    """
+
+    def bias(maze: Maze, target: Cell) -> Float[Tensor, "channels height width"]:
+        missing = [cell for cell in (target, *maze.cheese) if cell not in maps]
+        if missing:
+            raise ValueError(f"no map was measured for {missing}; measure on more mazes")
+        return gain * (maps[target] - sum(maps[cell] for cell in maze.cheese))
+
+    return bias
 
 
 def retarget(
@@ -86,3 +151,7 @@ def _batches(
     states: np.ndarray, wanted: np.ndarray, size: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(states[i : i + size], wanted[i : i + size]) for i in range(0, len(states), size)]
+
+
+def _outputs(agent: Agent, layer: str, mazes: Sequence[Maze]) -> Tensor:
+    return agent.activations(observe(mazes), [layer])[layer]

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from agents import Agent
-from envs import ACTIONS_OF_MOVE, Maze, Move, distances, shortest_path, top_right
+from envs import ACTIONS_OF_MOVE, Maze, Move, distances, observe, shortest_path, top_right
 from probes.behaviour import field, follow
 from probes.edits import steer
-from probes.retarget import retarget
+from probes.retarget import cheese_maps, move_cheese, retarget
+from probes.subspaces import component, random_subspace
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,39 @@ def test_mazes_are_told_apart_and_cheese_ends_the_way(agent):
 def test_a_bias_of_another_shape_is_refused(agent):
     with pytest.raises(ValueError, match="does not fit"):
         retarget(agent, "pool1", [Maze.from_seed(5)], lambda *_: torch.zeros(5, 16, 16))
+
+
+def test_a_planted_cheese_is_the_real_one_where_that_is_linear(agent):
+    """On the maze it was measured on, and at a linear layer, moving it equals seeing it moved."""
+    maze = Maze.from_seed(5)
+    maps = cheese_maps(agent, "stem", [maze])
+    assert set(maps) == set(maze.free_cells()) - {maze.mouse}
+    bias = move_cheese(maps)
+    for target in list(maps)[::7]:
+        steered = steer(agent, "stem", bias(maze, target)).logits(observe([maze]))
+        moved = agent.logits(observe([maze.with_cheese(target)]))
+        assert torch.allclose(steered, moved, atol=1e-3, rtol=1e-4)
+    twice = move_cheese(maps, gain=2.0)(maze, target)
+    assert torch.allclose(twice, 2 * bias(maze, target))
+
+
+def test_cheese_maps_are_means_over_mazes_in_the_subspace(agent):
+    mazes = [Maze.from_seed(seed) for seed in (3, 8, 13)]
+    cell = min(set.intersection(*({*m.free_cells()} - {m.mouse} for m in mazes)))
+    basis = random_subspace(4, 2, seed=0)
+    found = cheese_maps(agent, "block1", mazes, basis)[cell]
+    differences = [
+        agent.activations(observe([m.with_cheese(cell), m.with_cheese()]), ["block1"])["block1"]
+        for m in mazes
+    ]
+    mean = torch.stack([with_ - without for with_, without in differences]).mean(0)
+    assert torch.allclose(found, component(mean[None], basis)[0], atol=1e-5)
+    first = cheese_maps(agent, "block1", mazes, per_cell=1, seed=1)
+    assert first[cell].shape == found.shape and not torch.allclose(first[cell], found, atol=1e-4)
+
+
+def test_a_cell_without_a_map_is_named(agent):
+    maze = Maze.from_seed(5)
+    bias = move_cheese({maze.cheese[0]: torch.zeros(4, 16, 16)})
+    with pytest.raises(ValueError, match=r"no map was measured for \[Cell"):
+        bias(maze, maze.mouse)

@@ -38,7 +38,7 @@ class Maze:
     Attributes:
         grid: 51 wall, 100 space, 2 cheese; row 0 at the bottom; read-only.
         mouse: where the mouse is.
-        facing: where it looks; changes two pixels of the observation.
+        facing: where it looks; changes a few pixels of its cell.
         background: index of the floor's picture, 0..8.
         mode: distribution mode: how the world is drawn, and which levels follow.
         maze_dim: side of the maze proper, centred in the world.

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from envs.games import LAST_LEVEL
+from envs.levels import EVALUATION, FITTING, TRAINING, Levels, check_disjoint, generate
+from envs.simulator import Simulator
+from envs.state import parse
+
+
+@pytest.mark.parametrize("mode", ["easy", "hard", "memory"])
+@pytest.mark.parametrize("start", [0, 2**31 - 2000])
+def test_generator_agrees_with_the_simulator(mode, start):
+    simulator = Simulator("maze", 40, mode=mode, start_level=start, num_levels=1000, num_threads=0)
+    states = [parse(raw) for raw in simulator.get_states()]
+    simulator.close()
+    assert len({state.episode.current_level_seed for state in states}) > 30
+    for state in states:
+        level = generate(state.episode.current_level_seed, mode)
+        np.testing.assert_array_equal(level.grid, state.grid)
+        assert level.background == state.view.background_index
+        assert level.maze_dim == int.from_bytes(state.tail[:4], "little")
+        assert state.entities["x"] == state.entities["y"] == level.margin + 0.5
+
+
+def test_generator_refuses_what_is_no_level():
+    for seed in (-1, LAST_LEVEL):
+        with pytest.raises(ValueError, match=r"level seeds are 0\.\.2147483646"):
+            generate(seed)
+    with pytest.raises(ValueError, match="easy, hard, memory"):
+        generate(0, "extreme")
+
+
+def test_named_sets_are_disjoint_and_cover_all_levels():
+    sets = (EVALUATION, FITTING, TRAINING)
+    check_disjoint(sets)
+    assert sum(map(len, sets)) == LAST_LEVEL
+
+
+def test_overlap_is_found():
+    one, two = Levels(0, 10), Levels(10, 5)
+    check_disjoint([one, two])
+    assert not one.overlaps(two)
+    assert 9 in one and 10 not in one and 10 in two
+    with pytest.raises(ValueError, match="levels 0 to 9 and levels 9 to 13 overlap"):
+        check_disjoint([one, Levels(9, 5)])
+
+
+def test_choosing_levels():
+    levels = Levels(100, 50)
+    assert levels.first(3) == [100, 101, 102]
+    sample = levels.sample(50, seed=1)
+    assert sorted(sample) == levels.first(50) != sample
+    assert levels.sample(5, seed=1) == sample[:5] != levels.sample(5, seed=2)
+    for choose in (levels.first, lambda number: levels.sample(number, 0)):
+        with pytest.raises(ValueError, match="51 of 50"):
+            choose(51)
+
+
+@pytest.mark.parametrize(("start", "count"), [(-1, 5), (0, 0), (LAST_LEVEL, 1), (0, 2**31)])
+def test_ranges_outside_are_refused(start, count):
+    with pytest.raises(ValueError, match="range within"):
+        Levels(start, count)

@@ -1,0 +1,213 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from envs.maze import Cell, Maze
+from envs.moves import Move
+from envs.render import pixel_to_cell
+from envs.simulator import Simulator
+from envs.solver import expert_moves
+from envs.state import CHEESE, SPACE, WALL, parse
+
+MODES = ("easy", "hard", "memory")
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    simulator = Simulator("maze", num_threads=0)
+    yield simulator
+    simulator.close()
+
+
+def image(simulator, maze):
+    simulator.set_states([maze.to_bytes()])
+    return simulator.observe().images[0].copy()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bytes_come_back_the_same_wherever_the_game_is(mode):
+    simulator = Simulator("maze", 8, mode=mode, num_threads=0, seed=5)
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        for raw in simulator.get_states():
+            assert Maze.from_bytes(raw).to_bytes() == raw
+        simulator.act(random.integers(15, size=8))
+    simulator.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_from_seed_is_the_level_of_the_simulator(mode):
+    simulator = Simulator("maze", 20, mode=mode, num_threads=0, seed=1)
+    images = simulator.observe().images.copy()
+    mazes = [Maze.from_bytes(raw) for raw in simulator.get_states()]
+    made = [Maze.from_seed(maze.level_seed, mode) for maze in mazes]
+    assert made == mazes
+    assert [maze.margin for maze in made] == [maze.mouse.row for maze in mazes]
+    simulator.set_states([maze.to_bytes() for maze in made])
+    np.testing.assert_array_equal(simulator.observe().images, images)
+    simulator.close()
+
+
+def walk(simulator, maze, goal):
+    """Play from the mouse to a cell by actions alone; return the simulator's state there."""
+    simulator.set_states([maze.to_bytes()])
+    action = {Move.LEFT: 1, Move.DOWN: 3, Move.UP: 5, Move.RIGHT: 7}
+    moves = expert_moves(maze, goal)
+    while (here := Maze.from_bytes(simulator.get_states()[0])).mouse != goal:
+        simulator.act(np.array([action[Move(moves[here.mouse])]]))
+    return here
+
+
+def test_a_put_mouse_is_seen_as_one_that_walked(simulator):
+    maze = Maze.from_seed(3).with_cheese()
+    for goal in maze.free_cells()[::7]:
+        walked = walk(simulator, maze, goal)
+        seen = simulator.observe().images[0].copy()
+        put = maze.with_mouse(goal).with_facing(walked.facing)
+        assert put == walked
+        np.testing.assert_array_equal(image(simulator, put), seen)
+
+
+def test_moved_cheese_is_where_the_simulator_pays(simulator):
+    maze = Maze.from_seed(3)
+    (old,) = maze.cheese
+    right = next(c for c in maze.free_cells() if Cell(c.row, c.column + 1) in maze.free_cells())
+    new = Cell(right.row, right.column + 1)
+    moved = maze.with_mouse(right).with_cheese(new)
+    assert moved.cheese == (new,) and moved.grid[old] == SPACE
+    simulator.set_states([moved.to_bytes()])
+    simulator.act(np.array([7]))
+    frame = simulator.observe()
+    assert frame.rewards[0] == 10 and frame.first[0]
+
+
+def test_a_wall_stops_the_mouse_and_its_absence_does_not(simulator):
+    start, ahead = Cell(1, 1), Cell(1, 2)
+    maze = Maze.from_array(np.full((4, 4), SPACE), start)
+    for edited, end in ((maze.with_wall(ahead), start), (maze, ahead)):
+        simulator.set_states([edited.to_bytes()])
+        simulator.act(np.array([7]))
+        assert Maze.from_bytes(simulator.get_states()[0]).mouse == end
+    assert maze.with_wall(ahead).with_wall(ahead, present=False) == maze
+
+
+def test_edits_equal_the_level_that_has_them(simulator):
+    """Turn one level of the game into another by edits alone: the pictures agree."""
+    one, two = Maze.from_seed(8), Maze.from_seed(21)
+    assert one.grid.shape == two.grid.shape and one != two
+    edited = one.with_cheese()
+    for row in range(15):
+        for column in range(15):
+            cell = Cell(row, column)
+            if cell != one.mouse:
+                edited = edited.with_wall(cell, bool(two.grid[cell] == WALL))
+    edited = edited.with_mouse(two.mouse)
+    if one.mouse != two.mouse:
+        edited = edited.with_wall(one.mouse, bool(two.grid[one.mouse] == WALL))
+    edited = edited.with_cheese(*two.cheese).with_background(two.background)
+    assert edited == two
+    np.testing.assert_array_equal(image(simulator, edited), image(simulator, two))
+
+
+def test_facing_changes_little_and_background_the_floor(simulator):
+    maze = Maze.from_seed(3)
+    left = image(simulator, maze.with_facing("left"))
+    right = image(simulator, maze.with_facing("right"))
+    rows, columns = np.nonzero((left != right).any(-1))
+    cells = {pixel_to_cell(row, column, 15) for row, column in zip(rows, columns, strict=True)}
+    assert cells == {maze.mouse}
+    floors = [image(simulator, maze.with_background(index)) for index in range(9)]
+    assert len({floor.tobytes() for floor in floors}) == 9
+    simulator.set_states([maze.to_bytes()])
+    simulator.act(np.array([7]))  # a step to the right, blocked or not, turns the mouse
+    assert Maze.from_bytes(simulator.get_states()[0]).facing == "right"
+
+
+@pytest.mark.parametrize("size", [3, 4, 10, 31, 64])
+def test_any_size_renders_and_plays(simulator, size):
+    grid = np.full((size, size), SPACE)
+    maze = Maze.from_array(grid, Cell(0, 0), [Cell(0, 1), Cell(size - 1, size - 1)])
+    assert maze.cheese == (Cell(0, 1), Cell(size - 1, size - 1)) and maze.margin == 0
+    assert Maze.from_bytes(maze.to_bytes()) == maze
+    assert image(simulator, maze).std() > 0
+    simulator.act(np.array([7]))
+    assert simulator.observe().rewards[0] == 10
+
+
+def test_from_array_keeps_or_replaces_the_grids_cheese_and_finds_the_margin():
+    grid = np.full((7, 7), WALL)
+    grid[2:5, 2:5] = SPACE
+    grid[4, 4] = CHEESE
+    maze = Maze.from_array(grid, Cell(2, 2))
+    assert maze.cheese == (Cell(4, 4),) and (maze.margin, maze.maze_dim) == (2, 3)
+    assert Maze.from_array(grid, Cell(2, 2), ()).cheese == ()
+    assert Maze.from_array(grid, Cell(2, 2), Cell(3, 3)).cheese == (Cell(3, 3),)
+    grid[:] = WALL
+    assert maze.free_cells()[0] == Cell(2, 2), "the array was copied"
+
+
+def test_a_maze_is_a_value():
+    maze = Maze.from_seed(3)
+    before = maze.to_bytes()
+    other = maze.with_cheese(maze.mouse).with_background(1).with_facing("right")
+    assert maze.to_bytes() == before and maze != other
+    assert maze == Maze.from_seed(3) and hash(maze) == hash(Maze.from_seed(3))
+    assert len({maze, Maze.from_bytes(before), other}) == 2
+    assert maze != "maze"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        maze.mouse = Cell(0, 0)
+    for one in (maze, Maze.from_bytes(before), other):
+        with pytest.raises(ValueError, match="read-only"):
+            one.grid[0, 0] = SPACE
+
+
+def test_what_a_maze_does_not_name_is_kept(simulator):
+    simulator.set_states([Maze.from_seed(3).to_bytes()])
+    for _ in range(5):
+        simulator.act(np.array([4]))
+    raw = simulator.get_states()[0]
+    edited = parse(Maze.from_bytes(raw).with_cheese().to_bytes())
+    source = parse(raw)
+    assert edited.episode == source.episode and edited.episode.cur_time == 5
+    assert edited.generator == source.generator and edited.options == source.options
+    assert Maze.from_bytes(raw).level_seed == 3
+
+
+def test_text_shows_the_top_row_first():
+    grid = np.array([[SPACE, SPACE, WALL], [WALL, SPACE, WALL], [WALL, SPACE, CHEESE]])
+    drawn = str(Maze.from_array(grid, Cell(0, 0)))
+    assert drawn == "██  C\n██  ██\nM   ██"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m.with_mouse(Cell(0, 0)), r"put the mouse on Cell\(row=0, column=0\): it is a"),
+        (lambda m: m.with_mouse(Cell(0, 15)), r"column=15\) is outside of the 15x15 world"),
+        (lambda m: m.with_mouse((3, 3)), r"a position is a Cell\(row, column\), got \(3, 3\)"),
+        (lambda m: m.with_cheese(m.mouse, Cell(-1, 0)), r"row=-1, column=0\) is outside"),
+        (lambda m: m.with_wall(m.mouse), "the mouse is there"),
+        (lambda m: m.with_wall(m.cheese[0]), "cheese is there"),
+        (lambda m: m.with_facing("up"), "'left' or 'right', not 'up'"),
+        (lambda m: m.with_background(9), r"0\.\.8, got 9"),
+        (lambda m: Maze.from_seed(0, "extreme"), "easy, hard, memory"),
+        (lambda m: Maze.from_array(m.grid[:14], m.mouse), r"square.*\(14, 15\)"),
+        (lambda m: Maze.from_array(np.full((2, 2), SPACE), Cell(0, 0)), "3 to 64"),
+        (lambda m: Maze.from_array(m.grid * 0, m.mouse), r"51 \(wall\).*got \[0\]"),
+        (lambda m: Maze.from_array(m.grid * 1.0, m.mouse), "float64"),
+        (lambda m: Maze.from_array(np.full((5, 5), WALL), m.mouse), "no free cell"),
+        (lambda m: Maze.from_array(m.grid, Cell(0, 0)), "it is a wall"),
+        (lambda m: Maze.from_bytes(m.to_bytes()[:-5]), "end marker"),
+    ],
+)
+def test_wrong_input_is_refused_with_the_reason(edit, message):
+    with pytest.raises(ValueError, match=message):
+        edit(Maze.from_seed(3))
+
+
+def test_another_games_state_is_no_maze():
+    simulator = Simulator("heist", num_threads=0)
+    with pytest.raises(ValueError, match="state of heist, not of maze"):
+        Maze.from_bytes(simulator.get_states()[0])
+    simulator.close()

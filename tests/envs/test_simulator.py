@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs import simulator as module
+from envs.games import GAMES
+from envs.simulator import Simulator
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env_name": "maz"}, r"unknown game 'maz'; choose one of bigfish, .*starpilot"),
+        ({"mode": "extreme"}, r"maze has no mode 'extreme'; choose one of easy, hard, memory"),
+        ({"mode": "exploration"}, "no mode 'exploration'"),
+        ({"num_envs": 0}, "num_envs must be in 1"),
+        ({"num_levels": -1}, "num_levels must be in 0"),
+        ({"start_level": 2**31 - 1}, "start_level must be in 0"),
+        ({"start_level": 10, "num_levels": 2**31 - 10}, r"num_levels must be in 0\.\.2147483637"),
+        ({"seed": -1}, "seed must be in 0"),
+        ({"seed": 1.5}, r"seed must be an integer, got 1\.5"),
+        ({"num_threads": -1}, "num_threads must be in 0"),
+        ({"use_background": True}, "unknown options.*accepted.*use_backgrounds"),
+    ],
+)
+def test_arguments_that_would_end_the_process_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Simulator(**{"env_name": "maze", **arguments})
+
+
+@pytest.mark.parametrize("actions", [[15], [-2], [0, 0], [0.0], [[0]]])
+def test_actions_are_checked(actions):
+    simulator = Simulator("maze", num_threads=0)
+    with pytest.raises(ValueError, match="actions must be"):
+        simulator.act(np.array(actions))
+    simulator.close()
+
+
+def test_unlimited_levels_respect_the_start():
+    """ProcGen itself ignores start_level when num_levels is 0."""
+    start = 2**31 - 1000
+    simulator = Simulator("maze", 50, start_level=start, num_threads=0)
+    simulator.observe()
+    assert (simulator.info("level_seed") >= start).all()
+    simulator.close()
+
+
+def test_states_of_some_environments():
+    simulator = Simulator("maze", 3, num_threads=0)
+    states = simulator.get_states()
+    assert simulator.get_states([2, 0]) == [states[2], states[0]]
+    simulator.set_states([states[0]], [2])
+    assert simulator.get_states() == [states[0], states[1], states[0]]
+    with pytest.raises(ValueError, match=r"no environments \[3\]; there are 0\.\.2"):
+        simulator.get_states([3])
+    with pytest.raises(ValueError, match="1 states for 3 environments"):
+        simulator.set_states(states[:1])
+    simulator.close()
+    simulator.close()
+
+
+def test_a_missing_system_library_is_named_with_its_package(monkeypatch):
+    class Broken:
+        @staticmethod
+        def ProcgenGym3Env(**_):
+            raise OSError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(module, "import_procgen", lambda: Broken)
+    with pytest.raises(
+        ImportError, match=r"libGL\.so\.1: cannot.*apt-get install libgl1 libglib2\.0-0"
+    ):
+        Simulator("maze")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import envs; envs.Simulator('maze', num_threads=0)",
+        "from envs.vecenv import ProcgenVecEnv; ProcgenVecEnv('maze', 1)",
+        "from envs.maze import Maze; print(Maze.from_seed(0).to_bytes()[:0].decode(), end='')",
+    ],
+)
+def test_gyms_notice_stays_off_the_screen_and_warnings_stay_on(code):
+    code += "; import sys, warnings; warnings.warn('still here')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "unmaintained" not in done.stderr and not done.stdout
+    assert "still here" in done.stderr
+
+
+def test_importing_does_not_load_the_simulator():
+    code = "import sys, envs; assert 'procgen' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_threads_do_not_change_what_happens():
+    runs = []
+    for threads in (0, 3):
+        simulator = Simulator("coinrun", 8, seed=9, num_threads=threads)
+        random = np.random.default_rng(0)
+        for _ in range(30):
+            simulator.act(random.integers(15, size=8))
+            frame = simulator.observe()
+        runs.append((frame.images.tobytes(), simulator.get_states()))
+        simulator.close()
+    assert runs[0] == runs[1]
+
+
+def test_sixteen_games():
+    assert len(GAMES) == 16

@@ -5,7 +5,7 @@ old gym prints on import (procgen and stable_baselines3 import gym), and nothing
 """
 
 from envs.games import GAMES, LAST_LEVEL, NUM_ACTIONS
-from envs.levels import EVALUATION, FITTING, TRAINING, Level, Levels, check_disjoint, generate
+from envs.levels import EVALUATION, FITTING, TRAINING, Level, Levels, check_disjoint, generate_maze
 from envs.maze import Cell, Maze
 from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
 from envs.render import cell_to_pixels, human_view, observe, pixel_to_cell, top_row_first
@@ -41,7 +41,7 @@ __all__ = [
     "decision_square",
     "distances",
     "expert_moves",
-    "generate",
+    "generate_maze",
     "human_view",
     "observe",
     "pixel_to_cell",

@@ -103,7 +103,7 @@ class Level(NamedTuple):
     background: int
 
 
-def generate(seed: int, mode: str = "easy") -> Level:
+def generate_maze(seed: int, mode: str = "easy") -> Level:
     """Return the level that ProcGen's maze generates from a seed, bit for bit.
 
     Kruskal's algorithm in ProcGen's order of draws (mazegen.cpp), from the same Mersenne

@@ -84,7 +84,7 @@ class Maze:
             ValueError: the seed is no level seed, or the mode not one of maze's.
         """
         check_mode("maze", mode)
-        level = levels.generate(seed, mode)
+        level = levels.generate_maze(seed, mode)
         start = Cell(level.margin, level.margin)
         return cls(
             _read_only(level.grid), start, "left", level.background, mode, level.maze_dim, seed

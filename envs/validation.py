@@ -69,8 +69,9 @@ class MazeTail(NamedTuple):
 def validate_state(raw: bytes, env_name: str) -> None:
     """Raise ValueError unless the simulator of this game can be put into this state.
 
-    Maze states are checked wholly. Of the other games' own fields only the lengths are: a value
-    altered there (an index, a theme) passes.
+    Maze states are checked wholly. Of the other games all lengths and the common fields are, but
+    not what a game demands of its own entities, cells and numbers: a state of theirs that was
+    altered there passes, and can still end the process. What `get_states` gave is always safe.
 
     Raises:
         ValueError: says what is malformed, or that the state is of another game.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from envs.games import LAST_LEVEL
-from envs.levels import EVALUATION, FITTING, TRAINING, Levels, check_disjoint, generate
+from envs.levels import EVALUATION, FITTING, TRAINING, Levels, check_disjoint, generate_maze
 from envs.simulator import Simulator
 from envs.state import parse
 
@@ -15,7 +15,7 @@ def test_generator_agrees_with_the_simulator(mode, start):
     simulator.close()
     assert len({state.episode.current_level_seed for state in states}) > 30
     for state in states:
-        level = generate(state.episode.current_level_seed, mode)
+        level = generate_maze(state.episode.current_level_seed, mode)
         np.testing.assert_array_equal(level.grid, state.grid)
         assert level.background == state.view.background_index
         assert level.maze_dim == int.from_bytes(state.tail[:4], "little")
@@ -25,9 +25,9 @@ def test_generator_agrees_with_the_simulator(mode, start):
 def test_generator_refuses_what_is_no_level():
     for seed in (-1, LAST_LEVEL):
         with pytest.raises(ValueError, match=r"level seeds are 0\.\.2147483646"):
-            generate(seed)
+            generate_maze(seed)
     with pytest.raises(ValueError, match="easy, hard, memory"):
-        generate(0, "extreme")
+        generate_maze(0, "extreme")
 
 
 def test_named_sets_are_disjoint_and_cover_all_levels():

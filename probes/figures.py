@@ -213,7 +213,9 @@ def probe_scores(
             axes.plot(x, points["value"], "o-", color=colours[name], label=name)
     axes.axhline(base_rate, color="black", linestyle=":", label=f"base rate {base_rate:.3f}")
     rotation = 30 if len(layers) > 7 else 0
-    axes.set_xticks(range(len(layers)), layers, rotation=rotation, ha="right" if rotation else None)
+    axes.set_xticks(
+        range(len(layers)), layers, rotation=rotation, ha="right" if rotation else "center"
+    )
     axes.set(xlabel="layer", ylabel=f"{score}\n(95% interval over levels)", ylim=(0, 1.03))
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, [axes])

@@ -197,7 +197,7 @@ def filter_maps(
     rows = -(-(len(maps) + 1) // columns)
     figure = Figure(figsize=(WIDTH, 1.0 + 2.25 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    bound = max(float(np.abs(np.stack(list(maps.values()))).max()), 1e-12)
+    bound = max(1e-12, *(float(np.abs(values).max()) for values in maps.values()))
     for axes in panels[: len(maps) + 1]:
         maze_axes(axes, maze, observation)
     panels[0].images[0].set_alpha(1)

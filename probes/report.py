@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.image.metadata import create_summary_metadata
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -105,6 +108,8 @@ class ValidationReport:
             for name in getattr(self, kind):
                 if not re.fullmatch(r"\w[\w.-]*", name):
                     raise ValueError(f"a name in {kind} is letters, digits, _ . -; got {name!r}")
+        if "verdict" in self.tables:
+            raise ValueError("the table named 'verdict' is the verdict itself; name others apart")
         for section in self.sections:
             for kind in ("tables", "figures", "videos"):
                 if unknown := set(getattr(section, kind)) - set(getattr(self, kind)):
@@ -124,7 +129,7 @@ class ValidationReport:
             for claim in self.verdict.itertuples()
         ]
         head = ("claim", "verdict", "effect [95% interval]", "control", "p", "decided by")
-        return _text_table(head, rows, limits=(30, 12, 23, 7, 7, 16))
+        return _text_table(head, rows, limits=(27, 12, 23, 7, 7, 14))
 
     def to_tensorboard(self, writer: SummaryWriter) -> None:
         """Write everything but the agents: scalars, images, animated images, text, hparams."""
@@ -137,12 +142,12 @@ class ValidationReport:
             kind, name = tag.split("/")
             caption = getattr(self, kind)[name].caption
             writer.file_writer.add_summary(_image(tag, picture, caption))
-        writer.add_text("0 verdict", f"# {self.title}\n\n{_block(self.table())}")
+        writer.add_text("00 verdict", f"# {self.title}\n\n{_block(self.table())}")
         for index, section in enumerate(self.sections, 1):
             parts = [section.text, *(self._table_markdown(name) for name in section.tables)]
-            writer.add_text(f"{index} {section.title}", "\n\n".join(parts))
+            writer.add_text(f"{index:02} {section.title}", "\n\n".join(parts))
         settings = json.dumps(self.settings, indent=2)
-        writer.add_text(f"{len(self.sections) + 1} settings", _block(settings))
+        writer.add_text(f"{len(self.sections) + 1:02} settings", _block(settings))
         measured = {f"effect/{row.claim}": row.effect for row in self.verdict.itertuples()}
         measured = {tag: float(value) for tag, value in measured.items() if pd.notna(value)}
         for summary in hparams(dict(_flat(self.settings)), measured):
@@ -241,7 +246,7 @@ def _number(value: float, form: str) -> str:
     """Format a number; those too large or small for the form in scientific notation."""
     if pd.isna(value):
         return ""
-    plain = form.endswith("g") or value == 0 or 5e-4 <= abs(value) < 1e5
+    plain = form.endswith("g") or value == 0 or 1e-3 <= abs(value) < 1e5
     return format(value, form if plain else ".1e")
 
 
@@ -289,10 +294,13 @@ def _gif(video: Video) -> bytes:
 
 
 def _image(tag: str, encoded: bytes, caption: str) -> Summary:
-    """Wrap an encoded picture for TensorBoard; an animated one plays there."""
-    image = Summary.Image(colorspace=3, encoded_image_string=encoded)
-    metadata = SummaryMetadata(display_name=caption)
-    return Summary(value=[Summary.Value(tag=tag, image=image, metadata=metadata)])
+    """Wrap an encoded picture, which may be animated, for TensorBoard to show under its caption."""
+    width, height = Image.open(io.BytesIO(encoded)).size
+    tensor = TensorProto(dtype="DT_STRING")
+    tensor.tensor_shape.dim.add(size=3)
+    tensor.string_val.extend([str(width).encode(), str(height).encode(), encoded])
+    metadata = create_summary_metadata(display_name=caption, description="")
+    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float]]:

@@ -16,6 +16,7 @@ Frames = UInt8[np.ndarray, "time 3 height width"]
 
 _SIDE, _GAP, _STRIP = 256, 8, 44
 """Pixels: an agent's picture, the space between two, the caption above."""
+_PALETTE_FRAMES = 8
 _FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
@@ -53,7 +54,7 @@ def side_by_side(
 
 
 def animated_gif(frames: Frames, *, frames_per_second: float = 8.0) -> bytes:
-    """Encode frames as a GIF that repeats; its 256 colours are those of the first frame.
+    """Encode frames as a GIF that repeats, with 256 colours chosen over frames spread evenly.
 
     Raises:
         ValueError: frames of another type or shape, or none.
@@ -64,7 +65,9 @@ def animated_gif(frames: Frames, *, frames_per_second: float = 8.0) -> bytes:
             f"{frames.shape}"
         )
     pictures = [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
-    palette = pictures[0].quantize(256, dither=Image.Dither.NONE)
+    spread = np.linspace(0, len(frames) - 1, min(len(frames), _PALETTE_FRAMES)).round().astype(int)
+    together = np.concatenate([frames[index].transpose(1, 2, 0) for index in spread])
+    palette = Image.fromarray(together).quantize(256, dither=Image.Dither.NONE)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     buffer = io.BytesIO()
     indexed[0].save(

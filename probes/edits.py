@@ -83,9 +83,8 @@ def only_direction(
 ) -> Agent:
     """Keep only a channel direction of the stream, the rest at its mean (sufficiency).
 
-    The output ``y`` becomes ``P y + (I - P) mean``, ``P`` the projector on the direction. Where the
-    layer writes linearly its own weights are projected; any other is followed by ``P`` as a 1x1
-    convolution. The rest's mean is a position-dependent bias.
+    The output ``y`` becomes ``P y + (I - P) mean``, ``P`` the projector on the direction: all other
+    directions are scaled by 0 about their mean (`scale_about_mean`).
 
     Args:
         agent: the agent; it stays as it is.
@@ -96,21 +95,54 @@ def only_direction(
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
     """
-    module = agent.layer(layer)
     basis = span(direction)
     rest = torch.eye(basis.shape[1]).to(basis) - basis.T @ basis
-    if mean.ndim != 3 or len(mean) != len(rest):
+    edit = f"{layer}: only {_what(direction)} kept, the rest at its mean"
+    return scale_about_mean(agent, layer, rest, 0.0, mean, edit=edit)
+
+
+def scale_about_mean(
+    agent: Agent,
+    layer: str,
+    direction: Directions,
+    factor: float,
+    mean: Float[Tensor, "channels height width"],
+    *,
+    edit: str | None = None,
+) -> Agent:
+    """Scale how far the stream departs from its mean along a direction (necessity, dose).
+
+    The output ``y`` becomes ``mean + (I + (factor - 1) P)(y - mean)``, ``P`` the projector on the
+    direction: 0 leaves the mean there, so that what is removed is the direction's message and not
+    its level, which later layers rely on. The layer's own weights are scaled where it writes
+    linearly; any other is followed by a 1x1 convolution. The mean is a position-dependent bias.
+
+    Args:
+        agent: the agent; it stays as it is.
+        layer: at whose output.
+        direction: of its channels.
+        factor: 0 ablates, 1 keeps, -1 flips.
+        mean: of the layer's output over other observations.
+        edit: what was changed, in words.
+
+    Raises:
+        ValueError: unknown layer, or a direction or mean of another shape.
+    """
+    scaling = scaling_matrix(direction, factor)
+    edit = edit or f"{layer}: {_what(direction)} scaled by {factor:g} about its mean"
+    if mean.ndim != 3 or len(mean) != len(scaling):
         raise ValueError(
-            f"expected a mean (channels, height, width) of {len(rest)} channels, "
+            f"expected a mean (channels, height, width) of {len(scaling)} channels, "
             f"got shape {tuple(mean.shape)}"
         )
+    module = agent.layer(layer)
     if writes_linearly(module):
-        projected = scale_written(module, rest, 0.0)
+        scaled = scale_written(module, direction, factor)
     else:
-        projected = nn.Sequential(copy.deepcopy(module), _pointwise(basis.T @ basis))
-    bias = einsum(rest, mean.to(rest), "c d, d h w -> c h w")
-    edit = f"{layer}: only {_what(direction)} kept, the rest at its mean"
-    return agent.with_layer(layer, add_bias_map(projected, bias), edit=edit)
+        scaled = nn.Sequential(copy.deepcopy(module), _pointwise(scaling))
+    kept = torch.eye(len(scaling)).to(scaling) - scaling
+    bias = einsum(kept, mean.to(scaling), "c d, d h w -> c h w")
+    return agent.with_layer(layer, add_bias_map(scaled, bias), edit=edit)
 
 
 def scale_writer(

@@ -1,0 +1,153 @@
+"""What edits of an agent do to its moves, state by state, against controls of equal size."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, UInt8
+
+from agents import Agent
+from probes.edits import scale_about_mean
+from probes.moves import Moves, move_probabilities, total_variation
+from probes.statistics import bootstrap_interval, paired_difference
+from probes.study import Direction, Study
+
+FACTORS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+"""Doses: by how much the direction's departure from its mean is multiplied; 0 ablates, 1 keeps."""
+
+DOSE_METRICS = {"right move": "right", "probability moved": "total_variation"}
+
+
+def move_effects(
+    original: Moves,
+    edited: Moves,
+    expert: Int[np.ndarray, "n"],
+    levels: Int[np.ndarray, "n"],
+) -> pd.DataFrame:
+    """Compare an edited policy with the original, state by state.
+
+    Returns:
+        Columns ``level``; ``loss``, the fall of the probability of the expert's move (0 without
+        an expert's move); ``right``, whether the edited agent's likeliest move is the expert's;
+        ``total_variation``, the probability that has moved elsewhere.
+    """
+    states = np.arange(len(expert))
+    known = expert >= 0
+    loss = original[states, expert] - edited[states, expert]
+    return pd.DataFrame(
+        {
+            "level": levels,
+            "loss": np.where(known, loss, 0.0),
+            "right": (edited.argmax(1) == expert).astype(float),
+            "total_variation": total_variation(original, edited),
+        }
+    )
+
+
+def effects_of(
+    original: Agent,
+    edited: Mapping[str, Agent],
+    observations: UInt8[np.ndarray, "n 3 64 64"],
+    expert: Int[np.ndarray, "n"],
+    levels: Int[np.ndarray, "n"],
+) -> dict[str, pd.DataFrame]:
+    """Return `move_effects` of each edited agent on the same states."""
+    before = move_probabilities(original, observations)
+    return {
+        name: move_effects(before, move_probabilities(agent, observations), expert, levels)
+        for name, agent in edited.items()
+    }
+
+
+def matched_factor(study: Study, direction: Direction, control: Direction, factor: float) -> float:
+    """Return the factor for a control direction that changes the layer's output as much.
+
+    ``(1 - factor) spread(direction) = (1 - matched) spread(control)``, in root mean square.
+    """
+    return 1 - (1 - factor) * study.spread(direction) / study.spread(control)
+
+
+def edit_direction(study: Study, direction: Direction, factor: float) -> Agent:
+    """Scale a direction at the study's layer about its mean, in the weights."""
+    return scale_about_mean(study.agent, study.layer, direction, factor, study.mean)
+
+
+def control_edits(study: Study, direction: Direction, factor: float) -> list[Agent]:
+    """Edit random directions by as much as a given one would be."""
+    return [
+        edit_direction(study, control, matched_factor(study, direction, control, factor))
+        for control in study.random
+    ]
+
+
+def mean_effects(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Average the effects of several controls on the same states."""
+    return sum(table.astype(float) for table in tables) / len(tables)
+
+
+def against_control(
+    name: str, effect: pd.DataFrame, control: pd.DataFrame, metric: str = "loss"
+) -> dict[str, object]:
+    """Summarise an effect and its control in one row: both means with intervals, and the test.
+
+    Returns:
+        ``intervention``, ``metric``, ``effect``, ``low``, ``high``, ``control``, ``control_low``,
+        ``control_high``, ``difference``, ``difference_low``, ``difference_high``,
+        ``effect_size``, ``p`` (sign-flip test of the difference, uncorrected), ``levels``.
+    """
+    levels = effect["level"].to_numpy()
+    value, other = effect[metric].to_numpy(), control[metric].to_numpy()
+    own, its = bootstrap_interval(value, levels), bootstrap_interval(other, levels)
+    paired = paired_difference(value, other, levels)
+    return {
+        "intervention": name,
+        "metric": metric,
+        "effect": own.estimate,
+        "low": own.low,
+        "high": own.high,
+        "control": its.estimate,
+        "control_low": its.low,
+        "control_high": its.high,
+        "difference": paired.difference,
+        "difference_low": paired.low,
+        "difference_high": paired.high,
+        "effect_size": paired.effect_size,
+        "p": paired.p_value,
+        "levels": paired.n_levels,
+    }
+
+
+def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataFrame:
+    """Scale each direction by each of `FACTORS`, beside one random direction changed as much.
+
+    Returns:
+        Columns ``intervention``, ``kind`` (``edit`` or ``control``), ``factor``, ``metric``
+        (``right move`` and ``probability moved``), ``value``, ``low``, ``high``.
+    """
+    pairs, rows = study.pairs, []
+    for name, direction in directions.items():
+        for factor in FACTORS:
+            control = study.random[0]
+            matched = matched_factor(study, direction, control, factor)
+            agents = {
+                "edit": edit_direction(study, direction, factor),
+                "control": edit_direction(study, control, matched),
+            }
+            tables = effects_of(
+                study.agent, agents, pairs.base.observations, pairs.base.moves, pairs.levels
+            )
+            for kind, table in tables.items():
+                for metric, column in DOSE_METRICS.items():
+                    value = bootstrap_interval(table[column].to_numpy(), pairs.levels)
+                    rows.append(
+                        {
+                            "intervention": name if kind == "edit" else f"random, sized as {name}",
+                            "kind": kind,
+                            "factor": factor,
+                            "metric": metric,
+                            "value": value.estimate,
+                            "low": value.low,
+                            "high": value.high,
+                        }
+                    )
+    return pd.DataFrame(rows)

@@ -1,0 +1,291 @@
+"""The first steps of a validation: is the concept read, is it causal, and what writes it."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from probes import figures as draw
+from probes.concepts import cheese_position
+from probes.interchange import interchange_summary, interchange_table
+from probes.maps import filter_maps
+from probes.part import Claim, Part
+from probes.probe import LinearProbe
+from probes.reading import compare, fit_probe, probe_report
+from probes.report import Drawing, Section
+from probes.statistics import bootstrap_interval, paired_difference
+from probes.study import DIRECTIONS, Study, directions_at
+from probes.subspaces import Subspace, candidates, random_subspace, span
+from probes.trace import (
+    TOP,
+    bilinear_writers,
+    eigenfilter_table,
+    filter_counts,
+    found_maps,
+    partner_table,
+    reader_table,
+    writer_filters,
+)
+from probes.writers import writer_maps, writer_shares
+from rlbilinear import channel_spatial_svd
+from rlbilinear import figures as draw_weights
+
+RANKS = (1, 2, 4, 8)
+FOLLOW_SHOWN, FOLLOW_NEGLIGIBLE = 0.5, 0.1
+"""A direction carries the concept when, patched alone, it makes the agent follow in most pairs."""
+
+
+def read_concept(study: Study) -> Part:
+    """Fit a probe at every layer, and its controls at the study's; score on held-out levels."""
+    rows = []
+    for layer in study.layers:
+        probe = study.probe if layer == study.layer else fit_probe(study.fit, layer, study.concept)
+        report = probe_report(
+            probe, study.held_out, layer, study.concept, seed=study.seed, n_resamples=300
+        )
+        rows.append(report.assign(layer=layer))
+    by_layer = pd.concat(rows, ignore_index=True)
+    controls = compare(
+        study.agent,
+        study.fit,
+        study.held_out,
+        study.layer,
+        study.concept,
+        seed=study.seed,
+        n_resamples=300,
+    )
+    scores = controls.set_index(controls.columns[0])
+    shown = [("trained network", by_layer)]
+    for name in ("permuted", "untrained", "pixels"):
+        shown.append((f"{name} ({study.layer})", scores.loc[[name]].assign(layer=study.layer)))
+    drawn = pd.concat(
+        pd.DataFrame(
+            {
+                "features": name,
+                "layer": table["layer"].to_numpy(),
+                "value": table["average_precision"].to_numpy(),
+                "low": table["average_precision_low"].to_numpy(),
+                "high": table["average_precision_high"].to_numpy(),
+            }
+        )
+        for name, table in shown
+    )
+    best, base = scores.loc["probe"], float(scores.loc["probe", "base_rate"])
+    text = (
+        f"A linear probe reads {study.concept.name} from {study.layer}, cell by cell, with average "
+        f"precision {best['average_precision']:.3f} "
+        f"[{best['average_precision_low']:.3f}, {best['average_precision_high']:.3f}] on held-out "
+        f"levels. Chance is {base:.4f}; the same probe has "
+        f"{scores.loc['permuted', 'average_precision']:.3f} for the labels of another level, "
+        f"{scores.loc['untrained', 'average_precision']:.3f} in an untrained network and "
+        f"{scores.loc['pixels', 'average_precision']:.3f} on raw pixels. That the concept can be "
+        "read does not say that the agent uses it."
+    )
+    figure = draw.probe_scores(drawn, base_rate=base)
+    return Part(
+        Section("Can the concept be read?", text, ("probe", "probe-by-layer"), ("probe-scores",)),
+        tables={"probe": controls, "probe-by-layer": by_layer},
+        figures={
+            "probe-scores": Drawing(
+                figure, "How well the concept is read at each layer, beside the controls."
+            )
+        },
+    )
+
+
+def locate(study: Study) -> Part:
+    """Swap subspaces between the members of pairs: few directions may carry the concept."""
+    subspaces = {}
+    for layer in study.layers:
+        probe = study.probe if layer == study.layer else fit_probe(study.fit, layer, study.concept)
+        named = directions_at(study, layer, probe)
+        given = {name: named[name] for name in ("probe", "pattern")}
+        subspaces[layer] = candidates(
+            study.differences[layer], RANKS, directions=given, seed=study.seed
+        )
+    subspaces[study.layer] += [
+        Subspace("permuted probe", span(study.permuted)),
+        *(
+            Subspace(f"random {number}", random_subspace(len(each), 1, study.seed + number))
+            for number, each in enumerate(study.random)
+        ),
+    ]
+    table = interchange_table(study.agent, study.pairs, subspaces)
+    summary = interchange_summary(table, seed=study.seed, resamples=500)
+    at_layer = table[table["layer"] == study.layer]
+    control = (
+        at_layer[at_layer["subspace"].str.match(r"random \d")].groupby("pair")["follow"].mean()
+    )
+    claims = []
+    for name in DIRECTIONS:
+        own = at_layer[(at_layer["subspace"] == name) & (at_layer["rank"] == 1)]
+        follow, levels = own["follow"].to_numpy(), own["level"].to_numpy()
+        value = bootstrap_interval(follow, levels, seed=study.seed)
+        paired = paired_difference(follow, control.to_numpy(), levels, seed=study.seed)
+        claims.append(
+            Claim(
+                f"{name}: sufficient (patched alone, the agent follows)",
+                *value,
+                control=float(control.mean()),
+                p=paired.p_value,
+                shown=FOLLOW_SHOWN,
+                negligible=FOLLOW_NEGLIGIBLE,
+                decided_by="interchange-follow",
+            )
+        )
+    everything = summary[summary["subspace"] == "all"].iloc[0]
+    numbers = "; ".join(
+        f"{claim.claim.split(':')[0]} {claim.effect:.2f} [{claim.low:.2f}, {claim.high:.2f}]"
+        for claim in claims
+    )
+    text = (
+        "Two mazes alike but for the cheese: a subspace of a layer's output is swapped for that "
+        "of the other maze. `share` is how much of the way the policy goes to its policy there "
+        "(1 - KL(there || patched) / KL(there || unpatched)), `follow` how often the likeliest "
+        "move is then the right one for the moved cheese: "
+        f"{everything['follow_base']:.2f} unpatched, {everything['follow']:.2f} with the whole "
+        f"layer, {everything['follow_source']:.2f} where the cheese is really there. One direction "
+        f"at {study.layer}: {numbers}; a random one "
+        f"{control.mean():.2f}."
+    )
+    shown = summary[~summary["subspace"].str.match(r"random \d|permuted")]
+    return Part(
+        Section(
+            "Where is it causal?",
+            text,
+            ("interchange",),
+            ("interchange-share", "interchange-follow"),
+        ),
+        tables={"interchange": summary},
+        figures={
+            "interchange-share": Drawing(
+                draw.interchange_grid(shown),
+                "Share of the policy's change that one subspace carries, by layer and rank.",
+            ),
+            "interchange-follow": Drawing(
+                draw.interchange_grid(
+                    shown,
+                    value="follow",
+                    label="share of pairs in which the agent follows",
+                    title="How often the patched agent makes the move for the moved cheese",
+                ),
+                "How often the agent follows the cheese of the other maze, by layer and rank.",
+            ),
+        },
+        claims=tuple(claims),
+    )
+
+
+def trace(study: Study) -> Part:
+    """Follow the causal direction into the weights that write it, and those that read it."""
+    direction = study.directions["difference"]
+    agent, layer, pairs = study.agent, study.layer, study.pairs
+    parts = [
+        writer_maps(agent, layer, direction, states.observations)
+        for states in (pairs.base, pairs.source)
+    ]
+    shares = writer_shares(*parts)
+    writers = bilinear_writers(agent, layer)
+    tables = {
+        "writers": shares,
+        "readers": reader_table(agent, layer, direction, pairs),
+        "partners": partner_table(agent, layer, direction, pairs),
+    }
+    drawn = {
+        "writers": Drawing(
+            draw.writer_shares(shares),
+            "Which parts of the network write the direction: along the skip path, or by a block.",
+        )
+    }
+    text = (
+        f"The causal direction at {layer} is a sum of what its writers add. Of the change when the "
+        "cheese moves, "
+        + ", ".join(
+            f"{row.share:.0%} comes from {row.writer}"
+            for row in shares[shares["quantity"] == "counterfactual difference"].itertuples()
+        )
+        + ". "
+    )
+    if writers:
+        filters = writer_filters(agent, writers, direction)
+        counts = filter_counts(filters)
+        tables |= {
+            "eigenfilters": eigenfilter_table(agent, study.held_out, study.concept.name, filters),
+            "eigenfilter-counts": counts,
+        }
+        text += "Each block writes it by eigenfilters: " + "; ".join(
+            f"{row['filters for 50 %']} of {row['rank']} carry half of {row['writer']}'s spectrum, "
+            f"{row['filters for 90 %']} nine tenths"
+            for _, row in counts.iterrows()
+        )
+        text += ". "
+        maze, observation = pairs.base.mazes[0], pairs.base.observations[0]
+        steps = [name for name in agent.layer_names if "." not in name]
+        for writer in writers:
+            found = filters[writer]
+            before = steps[steps.index(writer) - 1]
+            inputs = agent.activations(observation[None], [before])[before].cpu().numpy()
+            maps = found_maps(found, inputs, 6)[0]
+            drawn[f"spectrum-{writer}"] = Drawing(
+                draw_weights.spectrum(
+                    found.values, title=f"Eigenvalues of the direction in {writer}"
+                ),
+                f"How the direction's form in {writer} spreads over eigenfilters.",
+            )
+            drawn[f"eigenfilters-{writer}"] = Drawing(
+                draw_weights.filter_strip(found, 6, title=f"Leading eigenfilters in {writer}"),
+                f"The eigenfilters by which {writer} writes the direction.",
+            )
+            drawn[f"filter-maps-{writer}"] = Drawing(
+                filter_maps(
+                    maze,
+                    observation,
+                    {
+                        f"filter {index}, value {float(found.values[index]):+.3g}": each
+                        for index, each in enumerate(maps)
+                    },
+                ),
+                f"Where each eigenfilter of {writer} adds to the direction, in one maze.",
+            )
+    else:
+        text += "No bilinear layer writes at this layer, so there are no eigenfilters to show. "
+    text += (
+        "Downstream, a bilinear layer multiplies the direction's map s with itself, and with the "
+        "rest of what it sees; the table of readers has the shares, that of partners says what the "
+        "rest is."
+    )
+    components = _position_components(study)
+    tables["position-components"] = components[0]
+    drawn["position-components"] = components[1]
+    return Part(
+        Section("Into the weights: writers and readers", text, tuple(tables), tuple(drawn)),
+        tables=tables,
+        figures=drawn,
+    )
+
+
+def _position_components(study: Study) -> tuple[pd.DataFrame, Drawing]:
+    """Split the dense probe of the cheese's row by channel and space."""
+    probe = fit_probe(
+        study.fit,
+        study.layer,
+        cheese_position,
+        LinearProbe(kind="position", spatial="dense", alphas=(1e4,)),
+    )
+    split = channel_spatial_svd(torch.from_numpy(np.asarray(probe.direction[0])))
+    share = split.share.numpy()
+    table = pd.DataFrame(
+        {
+            "component": np.arange(len(share)),
+            "share": share,
+            "cumulative": share.cumsum(),
+            "cosine with the causal direction": (
+                split.channels @ study.directions["difference"]
+            ).numpy(),
+        }
+    ).head(TOP)
+    figure = draw_weights.channel_spatial(
+        split, 3, title="The dense probe of the cheese's row, split by channel and space"
+    )
+    return table, Drawing(
+        figure, "Channel patterns of the position probe, and the map that weighs each."
+    )

@@ -1,0 +1,133 @@
+"""Validate a probe causally: from activations into weights, and back to behaviour.
+
+A probe that reads a concept well proves that the information is there. `validate` asks whether the
+agent uses it: where few directions carry it, what in the weights writes and reads them, and what
+the agent does when those weights are edited. Every effect stands beside controls, with intervals
+by level; the verdict is measured.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from agents import Agent
+from agents.folder import provenance
+from envs import EVALUATION, FITTING
+from probes.concepts import Concept, cheese_presence
+from probes.finding import locate, read_concept, trace
+from probes.part import Claim, Part
+from probes.probe import LinearProbe
+from probes.report import ValidationReport
+from probes.statistics import holm, smallest_effect
+from probes.study import DIRECTIONS, Sizes, Study, prepare
+from probes.testing import edit, play, steer_to
+
+STEPS: tuple[tuple[str, Callable[[Study], Part]], ...] = (
+    ("probe", read_concept),
+    ("interchange", locate),
+    ("writers and readers", trace),
+    ("edits", edit),
+    ("steering", steer_to),
+    ("play", play),
+)
+
+
+def validate(
+    agent: Agent,
+    probe: LinearProbe | None = None,
+    *,
+    layer: str = "block2",
+    concept: Concept = cheese_presence,
+    sizes: Sizes | None = None,
+    seed: int = 0,
+    name: str = "the agent",
+    progress: bool = True,
+) -> ValidationReport:
+    """Ask whether an agent uses what a probe reads.
+
+    Three directions of the layer are put to the test: the probe's weights, its pattern, and the one
+    that changes most when only the cheese moves (see `probes.study.DIRECTIONS`).
+
+    Args:
+        agent: a maze agent.
+        probe: fitted at the layer; the usual one is fitted when None.
+        layer: a layer whose outputs are maps.
+        concept: what the probe reads.
+        sizes: how many levels and states.
+        seed: of everything random.
+        name: of the agent, in the report.
+        progress: show bars.
+
+    Raises:
+        ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.
+    """
+    started = time.monotonic()
+    sizes = sizes or Sizes()
+    study = prepare(agent, layer, concept, probe=probe, sizes=sizes, seed=seed, progress=progress)
+    parts = []
+    with tqdm(STEPS, disable=not progress) as steps:
+        for title, step in steps:
+            steps.set_description(title)
+            parts.append(step(study))
+    verdict = judge([claim for part in parts for claim in part.claims])
+    settings = {
+        **provenance(),
+        "agent": name,
+        "layer": layer,
+        "concept": concept.name,
+        "seed": seed,
+        "sizes": asdict(sizes),
+        "levels": {
+            "training": str(agent.config.made.get("levels", "unknown")),
+            "fitting": f"first {sizes.fit_levels} of {FITTING}",
+            "evaluation": f"first {sizes.levels} of {EVALUATION}",
+        },
+        "directions": DIRECTIONS,
+        "smallest effect size (Cohen's d) found with power 0.8": smallest_effect(sizes.levels),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return ValidationReport(
+        title=f"Does {name} use what a probe for {concept.name} reads at {layer}?",
+        settings=settings,
+        verdict=verdict,
+        sections=tuple(part.section for part in parts),
+        tables=_merged(parts, "tables"),
+        figures=_merged(parts, "figures"),
+        videos=_merged(parts, "videos"),
+        agents=_merged(parts, "agents"),
+        scalars=_merged(parts, "scalars"),
+    )
+
+
+def judge(claims: list[Claim]) -> pd.DataFrame:
+    """Decide every claim, with p-values corrected for their number (Holm).
+
+    Returns:
+        Columns as `probes.report.ValidationReport.verdict` needs them.
+    """
+    tested = [claim.p for claim in claims if claim.p is not None]
+    corrected = iter(holm(tested)) if tested else iter(())
+    rows = []
+    for claim in claims:
+        p = None if claim.p is None else float(next(corrected))
+        rows.append(
+            {
+                "claim": claim.claim,
+                "verdict": claim.verdict(p),
+                "effect": claim.effect,
+                "low": claim.low,
+                "high": claim.high,
+                "control": claim.control,
+                "p": np.nan if p is None else p,
+                "decided_by": claim.decided_by,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _merged(parts: list[Part], kind: str) -> dict:
+    return {name: value for part in parts for name, value in getattr(part, kind).items()}

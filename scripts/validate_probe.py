@@ -1,0 +1,70 @@
+"""Ask whether a maze agent uses what a probe reads, and write a report.
+
+    python scripts/validate_probe.py --agent maze-bimpala-compact --layer block2 --out runs/demo
+
+The report folder has report.md, tables, figures, the edited agents, and TensorBoard's events.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agents import load
+from probes.concepts import concept
+from probes.report import REPORT, check_output
+from probes.study import Sizes
+from probes.validation import validate
+
+
+@dataclass(frozen=True)
+class Options:
+    """Ask whether a maze agent uses what a probe reads, and write a report."""
+
+    out: Path
+    """folder of the report"""
+    agent: str = "maze-bimpala-compact"
+    """a name of the zoo, or a folder"""
+    layer: str = "block2"
+    """whose output is probed and edited"""
+    concept: str = "cheese_presence"
+    """what the probe reads"""
+    sizes: Annotated[Sizes, tyro.conf.arg(name="")] = field(default_factory=Sizes)
+    seed: int = 0
+    """of everything random"""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N | mps"""
+    overwrite: bool = False
+    """replace a report that is in the folder"""
+    progress: bool = True
+    """show bars"""
+
+
+def main() -> None:
+    """Validate, save, and print the verdict."""
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        check_output(options.out, options.overwrite)
+        report = validate(
+            load(options.agent, options.device),
+            layer=options.layer,
+            concept=concept(options.concept),
+            sizes=options.sizes,
+            seed=options.seed,
+            name=options.agent,
+            progress=options.progress,
+        )
+        report.save(options.out, options.overwrite)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was written")
+    print(report.table())
+    print(f"\nReport:       {options.out / REPORT}")
+    print(f"TensorBoard:  {Path(sys.executable).parent / 'tensorboard'} --logdir {options.out}")
+
+
+if __name__ == "__main__":
+    main()

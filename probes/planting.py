@@ -90,11 +90,11 @@ def steering_table(
     Returns:
         A row for each state and condition: ``state``, ``level``, ``condition``, ``gain``,
         ``right`` (the likeliest move is the expert's for the target), ``probability`` (of that
-        move). Conditions: ``real cheese`` there; ``no edit``; each direction's name; ``all
-        channels`` at once; ``random``: the difference direction's map written along a random
-        direction, of the same norm; ``X beside the real one``: planted while the level's own
-        cheese is seen elsewhere; ``X, real one erased``: the same with minus the own cheese's map
-        added along the direction.
+        move). Conditions: ``real cheese`` at the target, and no other. In mazes without a cheese:
+        ``no cheese``, not steered; ``planted: X``, along the direction X, along ``all channels`` or
+        along a ``random`` direction with the difference direction's map. While the level's own
+        cheese is seen elsewhere: ``own cheese``, not steered; ``beside: X``, planted; ``moved: X``,
+        planted, and the own cheese's map taken away along the same direction.
     """
     agent, layer = study.agent, study.layer
     erased, own = observe(planted.erased), observe(planted.own)
@@ -121,19 +121,22 @@ def steering_table(
         add(condition, gain, steered_logits(agent, layer, seen, (gain * bias).float()))
 
     add("real cheese", 1.0, agent.logits(observe(planted.real)))
-    add("no edit", 0.0, agent.logits(erased))
+    add("no cheese", 1.0, agent.logits(erased))
+    add("own cheese", 1.0, agent.logits(own))
     control = study.random[0]
     writes = {
         **{name: (direction, direction) for name, direction in directions.items()},
         "random": (directions["difference"], control),
     }
     for gain in GAINS:
-        plant("all channels", gain, erased, changes)
         for name, (read, written) in writes.items():
-            bias = torch.stack([along(change, read, written) for change in changes])
-            plant(name, gain, erased, bias)
-            if name != "random":
-                plant(f"{name} beside the real one", gain, own, bias)
-                removed = torch.stack([along(change, read) for change in real_changes])
-                plant(f"{name}, real one erased", gain, own, bias - removed)
+            target, away = (
+                torch.stack([along(each, read, written) for each in change])
+                for change in (changes, real_changes)
+            )
+            plant(f"planted: {name}", gain, erased, target)
+            plant(f"beside: {name}", gain, own, target)
+            plant(f"moved: {name}", gain, own, target - away)
+        plant("planted: all channels", gain, erased, changes)
+        plant("moved: all channels", gain, own, changes - real_changes)
     return pd.concat(rows, ignore_index=True)

@@ -18,13 +18,15 @@ from agents import Agent
 from agents.folder import provenance
 from envs import EVALUATION, FITTING
 from probes.concepts import Concept, cheese_presence
-from probes.finding import locate, read_concept, trace
-from probes.part import Claim, Part
 from probes.probe import LinearProbe
 from probes.report import ValidationReport
 from probes.statistics import holm, smallest_effect
+from probes.steps.editing import edit
+from probes.steps.finding import locate, read_concept, trace
+from probes.steps.part import Claim, Part
+from probes.steps.playing import play
+from probes.steps.steering import steer_to
 from probes.study import DIRECTIONS, Sizes, Study, prepare
-from probes.testing import edit, play, steer_to
 
 STEPS: tuple[tuple[str, Callable[[Study], Part]], ...] = (
     ("probe", read_concept),

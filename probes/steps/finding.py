@@ -8,11 +8,11 @@ from probes import figures as draw
 from probes.concepts import cheese_position
 from probes.interchange import interchange_summary, interchange_table
 from probes.maps import filter_maps
-from probes.part import Claim, Part
 from probes.probe import LinearProbe
 from probes.reading import compare, fit_probe, probe_report
 from probes.report import Drawing, Section
 from probes.statistics import bootstrap_interval, paired_difference
+from probes.steps.part import Claim, Part
 from probes.study import DIRECTIONS, Study, directions_at
 from probes.subspaces import Subspace, candidates, random_subspace, span
 from probes.trace import (
@@ -218,7 +218,8 @@ def trace(study: Study) -> Part:
             for _, row in counts.iterrows()
         )
         text += ". "
-        maze, observation = pairs.base.mazes[0], pairs.base.observations[0]
+        largest = max(range(len(pairs)), key=lambda i: len(pairs.base.mazes[i].free_cells()))
+        maze, observation = pairs.base.mazes[largest], pairs.base.observations[largest]
         steps = [name for name in agent.layer_names if "." not in name]
         for writer in writers:
             found = filters[writer]
@@ -227,7 +228,9 @@ def trace(study: Study) -> Part:
             maps = found_maps(found, inputs, 6)[0]
             drawn[f"spectrum-{writer}"] = Drawing(
                 draw_weights.spectrum(
-                    found.values, title=f"Eigenvalues of the direction in {writer}"
+                    found.values,
+                    title=f"Eigenvalues of the direction in {writer}",
+                    unit="eigenfilter",
                 ),
                 f"How the direction's form in {writer} spreads over eigenfilters.",
             )

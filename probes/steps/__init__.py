@@ -1,0 +1,1 @@
+"""The steps of a validation, in order: finding, editing, steering, playing."""

@@ -1,0 +1,192 @@
+"""Plant a cheese in the weights, and see whether the agent goes there."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from envs import EVALUATION, Cell, Maze
+from probes import figures as draw
+from probes.behaviour import field, vector_field
+from probes.edits import steer
+from probes.maps import cell_heatmap, vector_fields
+from probes.planting import PlaceMaps, along, plantings, steering_table
+from probes.report import Drawing, Section
+from probes.retarget import BiasMap, cheese_maps, retarget
+from probes.statistics import bootstrap_interval, paired_difference
+from probes.steps.part import Claim, Part
+from probes.study import DIRECTIONS, Study
+
+STEERED_SHOWN, STEERED_NEGLIGIBLE = 0.5, 0.1
+"""A direction steers when in this share of states the move is right for the planted cheese."""
+
+
+def steer_to(study: Study) -> Part:
+    """Plant a cheese along each direction: in single states, and for the way to every cell."""
+    fitted = [Maze.from_seed(level) for level in np.unique(study.fit.levels).tolist()]
+    maps = {
+        cell: each.double()
+        for cell, each in cheese_maps(study.agent, study.layer, fitted, seed=study.seed).items()
+    }
+    planted = plantings(study, maps)
+    table = steering_table(study, maps, planted, study.directions)
+    summary = _steering_summary(table)
+    at_one = table[table["gain"] == 1.0].set_index("condition")["right"]
+    control = at_one["moved: random"].to_numpy()
+    claims = []
+    for name in DIRECTIONS:
+        right = at_one[f"moved: {name}"].to_numpy()
+        value = bootstrap_interval(right, planted.levels, seed=study.seed)
+        paired = paired_difference(right, control, planted.levels, seed=study.seed)
+        claims.append(
+            Claim(
+                f"{name}: steerable (cheese moved in the weights, the agent follows)",
+                *value,
+                control=float(control.mean()),
+                p=paired.p_value,
+                shown=STEERED_SHOWN,
+                negligible=STEERED_NEGLIGIBLE,
+                decided_by="steering",
+            )
+        )
+
+    mazes = [maze for maze in map(Maze.from_seed, EVALUATION.first(study.sizes.levels))
+             if len(maze.free_cells()) > 30][: study.sizes.steered_mazes]  # fmt: skip
+    mazes = [maze.with_cheese() for maze in mazes]
+    zero = torch.zeros_like(next(iter(maps.values())))
+    direction = study.directions["difference"]
+    biases = {
+        "not steered": lambda change: zero,
+        "along the direction": lambda change: along(change, direction),
+        "along a random one": lambda change: along(change, direction, study.random[0]),
+    }
+    sent = pd.concat(
+        retarget(study.agent, study.layer, mazes, _planted(maps, zero, bias)).assign(steered=name)
+        for name, bias in biases.items()
+    )
+    rates = sent.groupby("steered")["sent"].mean()
+    show = summary[summary["gain"] == 1.0].set_index("condition")["right"]
+    text = (
+        "What a cheese in some cell adds to the output of "
+        f"{study.layer} along one direction is measured on the fitting levels, and added as a bias "
+        "map: a weight edit. While the level's own cheese is seen, its map is taken away and that "
+        "of another cell added; the likeliest move is then the right one for that cell in "
+        f"{show['moved: difference']:.2f} of the states, {show['real cheese']:.2f} when the cheese "
+        f"is really there, {show['own cheese']:.2f} without an edit, "
+        f"{show['moved: random']:.2f} along a random direction. In mazes without a cheese it is "
+        f"{show['planted: difference']:.2f} planted and {show['no cheese']:.2f} not. From the "
+        f"start, {rates['along the direction']:.0%} of the free cells of {len(mazes)} mazes "
+        "without a cheese can be reached so by the likeliest moves ("
+        f"{rates['not steered']:.0%} without steering, {rates['along a random one']:.0%} along a "
+        "random direction)."
+    )
+    example = max(mazes, key=lambda maze: len(maze.free_cells()))
+    return Part(
+        Section(
+            "Is it steerable? A cheese planted in the weights",
+            text,
+            ("steering", "retargeting"),
+            ("steering", "retargeting", "steered-field"),
+        ),
+        tables={
+            "steering": summary,
+            "retargeting": sent.groupby(["steered", "level"], as_index=False, sort=False).agg(
+                sent=("sent", "mean"), reach=("reach", "mean"), targets=("sent", "size")
+            ),
+        },
+        figures={
+            "steering": Drawing(
+                draw.forest(
+                    _steering_forest(summary),
+                    effect="share of states with the right move for the target",
+                    title="Sent to a planted cheese: one direction, one state, one move",
+                ),
+                "How often the agent makes the move towards a cheese planted along a direction.",
+            ),
+            "retargeting": _retargeting(sent, mazes, example),
+            "steered-field": _steered_field(study, example, maps, sent),
+        },
+        claims=tuple(claims),
+    )
+
+
+def _planted(maps: PlaceMaps, zero: Tensor, bias: Callable[[Tensor], Tensor]) -> BiasMap:
+    """Make the bias for each target; a cell that no fitting level has free gets none."""
+    return lambda maze, cell: (bias(maps[cell]) if cell in maps else zero).float()
+
+
+def _steering_summary(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (condition, gain), group in table.groupby(["condition", "gain"], sort=False):
+        levels = group["level"].to_numpy()
+        right = bootstrap_interval(group["right"].to_numpy(), levels)
+        probability = bootstrap_interval(group["probability"].to_numpy(), levels)
+        rows.append(
+            {
+                "condition": condition,
+                "gain": gain,
+                "right": right.estimate,
+                "low": right.low,
+                "high": right.high,
+                "probability": probability.estimate,
+                "states": len(group),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _steering_forest(summary: pd.DataFrame) -> pd.DataFrame:
+    at_one = summary[summary["gain"] == 1.0].sort_values("condition")
+    conditions = at_one["condition"]
+    control = conditions.str.contains("random") | conditions.isin(["no cheese", "own cheese"])
+    real = conditions == "real cheese"
+    kinds = np.select([control, real], ["control", "real cheese"], "planted")
+    return pd.DataFrame(
+        {
+            "intervention": at_one["condition"].to_numpy(),
+            "kind": kinds,
+            "effect": at_one["right"].to_numpy(),
+            "low": at_one["low"].to_numpy(),
+            "high": at_one["high"].to_numpy(),
+        }
+    )
+
+
+def _retargeting(sent: pd.DataFrame, mazes: list[Maze], example: Maze) -> Drawing:
+    here = sent[sent["maze"] == mazes.index(example)]
+    panels = {}
+    for name in ("not steered", "along the direction"):
+        grid = np.full(example.grid.shape, np.nan)
+        rows = here[here["steered"] == name]
+        grid[rows["row"], rows["column"]] = rows["reach"]
+        panels[name] = grid
+    return Drawing(
+        cell_heatmap(
+            example,
+            panels,
+            label="reach",
+            title="Which cells the agent can be sent to by planting a cheese there",
+        ),
+        "Reach of each cell from the start, unsteered and with a cheese planted in that cell.",
+    )
+
+
+def _steered_field(study: Study, example: Maze, maps: PlaceMaps, sent: pd.DataFrame) -> Drawing:
+    """Draw the policy before and after planting a cheese where the agent is least bound to go."""
+    unsteered = sent[(sent["steered"] == "not steered") & (sent["level"] == example.level_seed)]
+    rows = unsteered.sort_values("reach")[["row", "column"]].itertuples(index=False)
+    target = next(cell for cell in (Cell(*row) for row in rows) if cell in maps)
+    bias = along(maps[target], study.directions["difference"]).float()
+    steered = steer(study.agent, study.layer, bias)
+    both = [vector_field(field(agent, example)) for agent in (study.agent, steered)]
+    return Drawing(
+        vector_fields(
+            example,
+            *both,
+            names=("no cheese", f"planted: row {target.row}, column {target.column}"),
+            title="Where the policy sends the mouse, and after planting a cheese in the weights",
+        ),
+        "A maze without cheese, and the same after one bias map along the direction.",
+    )

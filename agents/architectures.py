@@ -66,7 +66,8 @@ class Trunk(BaseFeaturesExtractor):
         self, observation_space: gym.Space, features: int, layers: "OrderedDict[str, nn.Module]"
     ) -> None:
         super().__init__(observation_space, features)
-        self.layers = nn.Sequential(layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(layers)
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, observations: Float[Tensor, "batch channels height width"]

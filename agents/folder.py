@@ -42,8 +42,10 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        shutil.rmtree(replaced, ignore_errors=True)
     finally:
+        if replaced.exists() and not path.exists():  # interrupted between the two
+            replaced.rename(path)
+        shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -75,11 +77,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """Return how this process was started, on what, and with which versions."""
+    """Return how this process was started, on what, and with which versions.
+
+    The command names no folder of this machine outside the working directory.
+    """
     script = "/".join(Path(sys.argv[0]).parts[-2:])
     versions = {name: found for name in _PACKAGES if (found := _version(name))}
     return {
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "command": shlex.join(["python", script, *map(_without_machine, sys.argv[1:])]),
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
@@ -87,6 +92,19 @@ def provenance() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **versions},
     }
+
+
+def _without_machine(argument: str) -> str:
+    """Shorten an absolute path, alone or after ``--option=``, to its place in the working folder.
+
+    One that lies elsewhere keeps its last part only.
+    """
+    option, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    here = Path.cwd()
+    return f"{option}{equals}{path.relative_to(here) if path.is_relative_to(here) else path.name}"
 
 
 def _version(package: str) -> str | None:

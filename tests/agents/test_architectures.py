@@ -18,6 +18,14 @@ def test_parameter_counts_are_the_published_ones(architecture, arguments, parame
     assert sum(weight.numel() for weight in agent.policy.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("architecture", "parameters"), [("impala-compact", 669_808), ("bimpala-compact", 1_184_144)]
+)
+def test_compact_parameter_counts(architecture, parameters):
+    agent = Agent.new(architecture)
+    assert sum(weight.numel() for weight in agent.policy.parameters()) == parameters
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_initial_policy_is_near_uniform_and_stays_finite(architecture):
     agent = Agent.new(architecture)

@@ -1,0 +1,67 @@
+"""The state of a distillation run between two gradient steps, as one file. No pickle."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from agents.checkpoint import Agent, CheckpointError
+from agents.network import layer_path, weights_of
+from agents.training_state import optimizer_tensors, restore_optimizer
+
+Optimisers = tuple[torch.optim.Optimizer, ...]
+
+
+def write(file: Path, agent: Agent, optimisers: Optimisers, frames: int) -> None:
+    """Write weights and optimisers as one file, whole or not at all."""
+    tensors = {f"weights/{name}": weight for name, weight in weights_of(agent.policy).items()}
+    for number, optimiser in enumerate(optimisers):
+        tensors |= optimizer_tensors(optimiser, f"optimiser{number}/")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    facts = {"architecture": agent.config.architecture, "frames": str(frames)}
+    temporary = file.with_name(f".{file.name}.new")
+    save_file(tensors, temporary, metadata={**facts, "sha256": _digest(tensors, facts)})
+    temporary.replace(file)
+
+
+def restore(file: Path, agent: Agent, optimisers: Optimisers) -> int:
+    """Load weights and optimisers, and return the frames they have had.
+
+    Raises:
+        CheckpointError: the file is truncated, altered, or of another architecture.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if facts.pop("sha256", None) != _digest(tensors, facts):
+            raise CheckpointError(f"{file} was altered: its sha256 is not the one it says")
+        weights = {
+            name.removeprefix("weights/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("weights/")
+        }
+        name, expected = agent.config.architecture, weights_of(agent.policy)
+        shapes = [{n: w.shape for n, w in side.items()} for side in (weights, expected)]
+        if facts["architecture"] != name or shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"{file} holds weights of {facts['architecture']}, which do not fit {name}"
+            )
+        paths = {layer_path(name): weight for name, weight in weights.items()}
+        agent.policy.load_state_dict(paths, strict=False)
+        for number, optimiser in enumerate(optimisers):
+            restore_optimizer(optimiser, tensors, f"optimiser{number}/")
+        return int(facts["frames"])
+    except (KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{file} holds no training state: {error!r}") from error
+
+
+def _digest(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -18,7 +18,8 @@ from rlbilinear.layers import BilinearConv2d, BilinearLinear
 Entry = dict[str, Any]
 """``{"layer": dotted name, "type": a name of `STORABLE`, or None, "arguments": {...}}``.
 
-A ``PositionBias`` is put around the module in its place; the other types replace it.
+A ``PositionBias`` or ``Sequential`` is put around the module in its place; the other types replace
+it.
 """
 
 
@@ -180,6 +181,8 @@ def _build(
     with torch.device("meta"):
         if kind == "PositionBias":
             return PositionBias(current or nn.Identity(), torch.zeros(arguments["shape"]))
+        if kind == "Sequential":
+            return nn.Sequential(*([] if current is None else [current]))
         return STORABLE[kind][0](**arguments)
 
 

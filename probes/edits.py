@@ -162,7 +162,11 @@ def scale_writer(
     """
     name, module = bilinear_part(agent, layer)
     edited = scale_eigenfilters(module, direction, factors)
-    scaled = ", ".join(f"{index}: {factor:g}" for index, factor in sorted(factors.items()))
+    each = [(index, f"{factor:g}") for index, factor in sorted(factors.items())]
+    if len(each) > 1 and each == [(index, each[0][1]) for index in range(len(each))]:
+        scaled = f"0 to {len(each) - 1}: {each[0][1]}"
+    else:
+        scaled = ", ".join(f"{index}: {factor}" for index, factor in each)
     edit = f"{name}: eigenfilters of a direction scaled, {{{scaled}}}"
     return agent.with_layer(name, edited, edit=edit)
 

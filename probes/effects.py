@@ -1,12 +1,13 @@
 """What edits of an agent do to its moves, state by state, against controls of equal size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from agents import Agent
+from probes.dataset import NO_MOVE, States
 from probes.edits import scale_about_mean
 from probes.moves import Moves, move_probabilities, total_variation
 from probes.statistics import bootstrap_interval, paired_difference
@@ -27,36 +28,31 @@ def move_effects(
     """Compare an edited policy with the original, state by state.
 
     Returns:
-        Columns ``level``; ``loss``, the fall of the probability of the expert's move (0 without
-        an expert's move); ``right``, whether the edited agent's likeliest move is the expert's;
-        ``total_variation``, the probability that has moved elsewhere.
+        Columns ``level``; ``loss``, the fall of the probability of the expert's move; ``right``,
+        whether the edited agent's likeliest move is the expert's (both NaN where the expert has
+        none); ``total_variation``, the probability that has moved elsewhere.
     """
     states = np.arange(len(expert))
-    known = expert >= 0
+    known = expert != NO_MOVE
     loss = original[states, expert] - edited[states, expert]
     return pd.DataFrame(
         {
             "level": levels,
-            "loss": np.where(known, loss, 0.0),
-            "right": (edited.argmax(1) == expert).astype(float),
+            "loss": np.where(known, loss, np.nan),
+            "right": np.where(known, edited.argmax(1) == expert, np.nan),
             "total_variation": total_variation(original, edited),
         }
     )
 
 
 def effects_of(
-    original: Agent,
-    edited: Mapping[str, Agent],
-    observations: UInt8[np.ndarray, "n 3 64 64"],
-    expert: Int[np.ndarray, "n"],
-    levels: Int[np.ndarray, "n"],
-) -> dict[str, pd.DataFrame]:
-    """Return `move_effects` of each edited agent on the same states."""
-    before = move_probabilities(original, observations)
-    return {
-        name: move_effects(before, move_probabilities(agent, observations), expert, levels)
-        for name, agent in edited.items()
-    }
+    original: Moves, edited: Iterable[Agent], states: States, levels: Int[np.ndarray, "n"]
+) -> list[pd.DataFrame]:
+    """Return `move_effects` of each edited agent on the same states, which the original has met."""
+    return [
+        move_effects(original, move_probabilities(agent, states.observations), states.moves, levels)
+        for agent in edited
+    ]
 
 
 def matched_factor(study: Study, direction: Direction, control: Direction, factor: float) -> float:
@@ -118,25 +114,23 @@ def against_control(
 
 
 def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataFrame:
-    """Scale each direction by each of `FACTORS`, beside one random direction changed as much.
+    """Scale each direction by each of `FACTORS`, beside the first random one changed as much.
 
     Returns:
         Columns ``intervention``, ``kind`` (``edit`` or ``control``), ``factor``, ``metric``
         (``right move`` and ``probability moved``), ``value``, ``low``, ``high``.
     """
-    pairs, rows = study.pairs, []
+    pairs, control, rows = study.pairs, study.random[0], []
+    original = move_probabilities(study.agent, pairs.base.observations)
     for name, direction in directions.items():
         for factor in FACTORS:
-            control = study.random[0]
             matched = matched_factor(study, direction, control, factor)
-            agents = {
-                "edit": edit_direction(study, direction, factor),
-                "control": edit_direction(study, control, matched),
-            }
-            tables = effects_of(
-                study.agent, agents, pairs.base.observations, pairs.base.moves, pairs.levels
+            agents = (
+                edit_direction(study, direction, factor),
+                edit_direction(study, control, matched),
             )
-            for kind, table in tables.items():
+            tables = effects_of(original, agents, pairs.base, pairs.levels)
+            for kind, table in zip(("edit", "control"), tables, strict=True):
                 for metric, column in DOSE_METRICS.items():
                     value = bootstrap_interval(table[column].to_numpy(), pairs.levels)
                     rows.append(

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from agents import Agent
 from probes.dataset import NO_MOVE, Pairs
-from probes.interventions import Intervention, Replace, run
+from probes.interventions import logits_after
 from probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
-from probes.statistics import bootstrap_interval
-from probes.subspaces import Subspace
+from probes.statistics import bootstrap_of_means
+from probes.subspaces import Subspace, component
 
 
 def activation_differences(
@@ -56,7 +56,7 @@ def interchange_table(
         cheese), and for the base's cheese: ``keep`` patched.
 
     Raises:
-        ValueError: unknown layer, or a basis that does not fit it.
+        ValueError: a layer that is no step of the forward pass, or a basis that does not fit it.
     """
     parts: list[pd.DataFrame] = []
     for start in tqdm(range(0, len(pairs), batch), "interchange", disable=not progress):
@@ -86,18 +86,18 @@ def interchange_summary(
     rows = []
     for (layer, subspace, rank), group in table.groupby(["layer", "subspace", "rank"], sort=False):
         row = {"layer": layer, "subspace": subspace, "rank": rank}
-        for name, values, statistic in (
+        for name, values, function in (
             ("share", group[["kl", "kl_base"]].to_numpy(), _share),
-            ("follow", group["follow"].to_numpy(), np.mean),
-            ("keep", group["keep"].to_numpy(), np.mean),
+            ("follow", group[["follow"]].to_numpy(), _mean),
+            ("keep", group[["keep"]].to_numpy(), _mean),
         ):
             if np.isnan(values).any():
                 row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
                 continue
-            estimate, low, high = bootstrap_interval(
+            estimate, low, high = bootstrap_of_means(
                 values,
                 group["level"].to_numpy(),
-                statistic,
+                function,
                 seed=seed,
                 n_resamples=resamples,
                 confidence=confidence,
@@ -125,17 +125,18 @@ def _interchange(
         "follow_base": _right(unpatched, wanted),
         "follow_source": _right(target, wanted),
     }
-    outputs = agent.activations(source, subspaces)
+    own, theirs = (agent.activations(states, subspaces) for states in (base, source))
     for layer, candidates in subspaces.items():
+        change = theirs[layer] - own[layer]
         for subspace in candidates:
-            change = Intervention(layer, Replace(outputs[layer]), subspace.basis)
-            patched = move_distribution(run(agent, base, [change], batch=len(some)))
             basis = subspace.basis
+            moved = change if basis is None else component(change, basis)
+            patched = move_distribution(logits_after(agent, layer, own[layer] + moved))
             yield pd.DataFrame(
                 {
                     "layer": layer,
                     "subspace": subspace.name,
-                    "rank": outputs[layer].shape[1] if basis is None else len(basis),
+                    "rank": change.shape[1] if basis is None else len(basis),
                     **about,
                     "kl": kl_divergence(target, patched),
                     "follow": _right(patched, wanted),
@@ -149,6 +150,9 @@ def _right(moves: Moves, expert: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]
     return np.where(expert == NO_MOVE, np.nan, moves.argmax(1) == expert)
 
 
-def _share(kl: Float[np.ndarray, "n 2"]) -> float:
-    patched, base = kl.mean(0)
-    return float(1 - patched / base)
+def _share(kl: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
+    return 1 - kl[..., 0] / kl[..., 1]
+
+
+def _mean(values: Float[np.ndarray, "*batch 1"]) -> Float[np.ndarray, "*batch"]:
+    return values[..., 0]

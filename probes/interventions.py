@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents import Agent
 from agents.checkpoint import Observations
+from agents.network import HEADS
 from probes.subspaces import Basis, check_basis, component
 
 Change = Callable[[Tensor], Tensor]
@@ -191,22 +192,37 @@ def activations(
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def steered_logits(
-    agent: Agent,
-    layer: str,
-    observations: Observations,
-    bias: Float[Tensor, "n channels height width"],
+def logits_after(
+    agent: Agent, layer: str, outputs: Float[Tensor, "n *output"], *, batch: int = 256
 ) -> Float[Tensor, "n actions"]:
-    """Return the logits with another bias map added to the layer's output for each observation.
+    """Return the logits when a layer gives these outputs: only what comes after it runs.
 
-    Each row equals that of an agent edited by `probes.edits.steer` with its bias.
+    The same as `run` with the outputs in place of the layer's own, by `Replace`.
+
+    Args:
+        agent: whose layers.
+        layer: a step of the forward pass.
+        outputs: of the layer, one for each observation.
+        batch: outputs run at a time.
 
     Raises:
-        ValueError: not one bias for each observation, or of another shape than the layer's output.
+        ValueError: the layer is no step of the forward pass; the message lists them.
     """
-    if len(bias) != len(observations):
-        raise ValueError(f"{len(bias)} bias maps for {len(observations)} observations")
-    return run(agent, observations, [Intervention(layer, Add(bias))])
+    steps = [name for name in agent.layer_names if "." not in name and name not in HEADS]
+    if layer not in steps:
+        raise ValueError(
+            f"{layer!r} is no step of the forward pass; choose from {', '.join(steps)}"
+        )
+    rest = [agent.layer(name) for name in (*steps[steps.index(layer) + 1 :], "action_net")]
+    parts = []
+    with torch.no_grad():
+        for x in outputs.to(agent.device).split(batch):
+            if x.ndim == 4:  # the format in which bodies run fast
+                x = x.contiguous(memory_format=torch.channels_last)
+            for step in rest:
+                x = step(x)
+            parts.append(x)
+    return torch.cat(parts)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Steering, state by state: plant a cheese by a bias at a place, and see where the agent goes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from envs import Cell, Maze, observe
-from probes.interventions import steered_logits
+from probes.interventions import logits_after
 from probes.moves import move_distribution
 from probes.study import Direction, Study
 
@@ -22,15 +22,14 @@ GAINS = (0.5, 1.0, 1.5, 2.0)
 
 
 def along(
-    change: Float[Tensor, "channels height width"],
+    change: Float[Tensor, "*batch channels height width"],
     direction: Direction,
     written: Direction | None = None,
-) -> Float[Tensor, "channels height width"]:
+) -> Float[Tensor, "*batch channels height width"]:
     """Keep of a change its component along a unit direction, or write it along another one."""
-    component = torch.einsum("c,chw->hw", direction.to(change), change)
-    return torch.einsum(
-        "c,hw->chw", (direction if written is None else written).to(change), component
-    )
+    written = direction if written is None else written
+    component = torch.einsum("c,...chw->...hw", direction.to(change), change)
+    return torch.einsum("c,...hw->...chw", written.to(change), component)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,6 @@ class Plantings:
         own: with the level's own cheese, elsewhere.
         targets: where the cheese is planted.
         moves: the expert's move to the target.
-        own_moves: the expert's move to the own cheese, another one.
         levels: the level of each.
     """
 
@@ -52,7 +50,6 @@ class Plantings:
     own: list[Maze]
     targets: list[Cell]
     moves: Int[np.ndarray, "n"]
-    own_moves: Int[np.ndarray, "n"]
     levels: Int[np.ndarray, "n"]
 
 
@@ -60,6 +57,9 @@ def plantings(study: Study, maps: PlaceMaps) -> Plantings:
     """Choose a target from each of the study's pairs: where the cheese was moved to.
 
     Pairs whose own or moved cheese is in a cell without a map are left out.
+
+    Raises:
+        ValueError: no pair is left.
     """
     pairs = study.pairs
     kept = [
@@ -69,6 +69,8 @@ def plantings(study: Study, maps: PlaceMaps) -> Plantings:
         )
         if base.cheese[0] in maps and source.cheese[0] in maps
     ]
+    if not kept:
+        raise ValueError("no cheese of the pairs lies where one was measured: fit to more levels")
     own = [pairs.base.mazes[index] for index in kept]
     real = [pairs.source.mazes[index] for index in kept]
     return Plantings(
@@ -76,8 +78,7 @@ def plantings(study: Study, maps: PlaceMaps) -> Plantings:
         real=real,
         own=own,
         targets=[maze.cheese[0] for maze in real],
-        moves=pairs.source.moves[kept].astype(np.int64),
-        own_moves=pairs.base.moves[kept].astype(np.int64),
+        moves=pairs.source.moves[kept],
         levels=pairs.levels[kept],
     )
 
@@ -92,51 +93,51 @@ def steering_table(
         ``right`` (the likeliest move is the expert's for the target), ``probability`` (of that
         move). Conditions: ``real cheese`` at the target, and no other. In mazes without a cheese:
         ``no cheese``, not steered; ``planted: X``, along the direction X, along ``all channels`` or
-        along a ``random`` direction with the difference direction's map. While the level's own
-        cheese is seen elsewhere: ``own cheese``, not steered; ``beside: X``, planted; ``moved: X``,
-        planted, and the own cheese's map taken away along the same direction.
+        along ``random`` directions with the difference direction's map (the mean over these). While
+        the level's own cheese is seen elsewhere: ``own cheese``, not steered; ``beside: X``,
+        planted; ``moved: X``, planted, and the own cheese's map taken away along the same
+        direction.
     """
     agent, layer = study.agent, study.layer
-    erased, own = observe(planted.erased), observe(planted.own)
-    changes = torch.stack([maps[cell] for cell in planted.targets])
-    real_changes = torch.stack([maps[maze.cheese[0]] for maze in planted.own])
-    rows = []
+    erased, own = (
+        agent.activations(observe(mazes), [layer])[layer] for mazes in (planted.erased, planted.own)
+    )
+    new = torch.stack([maps[cell] for cell in planted.targets])
+    old = torch.stack([maps[maze.cheese[0]] for maze in planted.own])
+    states, rows = np.arange(len(planted.moves)), []
 
-    def add(condition: str, gain: float, logits: Float[Tensor, "n actions"]) -> None:
-        moves = move_distribution(logits)
+    def add(condition: str, gain: float, logits: Iterable[Float[Tensor, "n actions"]]) -> None:
+        moves = [move_distribution(each) for each in logits]
         rows.append(
             pd.DataFrame(
                 {
-                    "state": np.arange(len(moves)),
+                    "state": states,
                     "level": planted.levels,
                     "condition": condition,
                     "gain": gain,
-                    "right": (moves.argmax(1) == planted.moves).astype(float),
-                    "probability": moves[np.arange(len(moves)), planted.moves],
+                    "right": np.mean([each.argmax(1) == planted.moves for each in moves], 0),
+                    "probability": np.mean([each[states, planted.moves] for each in moves], 0),
                 }
             )
         )
 
-    def plant(condition: str, gain: float, seen: np.ndarray, bias: Tensor) -> None:
-        add(condition, gain, steered_logits(agent, layer, seen, (gain * bias).float()))
+    def plant(condition: str, gain: float, outputs: Tensor, biases: Iterable[Tensor]) -> None:
+        planted_outputs = (outputs + (gain * bias).to(outputs) for bias in biases)
+        add(condition, gain, (logits_after(agent, layer, each) for each in planted_outputs))
 
-    add("real cheese", 1.0, agent.logits(observe(planted.real)))
-    add("no cheese", 1.0, agent.logits(erased))
-    add("own cheese", 1.0, agent.logits(own))
-    control = study.random[0]
-    writes = {
-        **{name: (direction, direction) for name, direction in directions.items()},
-        "random": (directions["difference"], control),
+    add("real cheese", 1.0, [agent.logits(observe(planted.real))])
+    add("no cheese", 1.0, [logits_after(agent, layer, erased)])
+    add("own cheese", 1.0, [logits_after(agent, layer, own)])
+    difference = directions["difference"]
+    written = {
+        **{name: [(direction, direction)] for name, direction in directions.items()},
+        "random": [(difference, control) for control in study.random],
     }
     for gain in GAINS:
-        for name, (read, written) in writes.items():
-            target, away = (
-                torch.stack([along(each, read, written) for each in change])
-                for change in (changes, real_changes)
-            )
-            plant(f"planted: {name}", gain, erased, target)
-            plant(f"beside: {name}", gain, own, target)
-            plant(f"moved: {name}", gain, own, target - away)
-        plant("planted: all channels", gain, erased, changes)
-        plant("moved: all channels", gain, own, changes - real_changes)
+        for name, ways in written.items():
+            plant(f"planted: {name}", gain, erased, (along(new, *way) for way in ways))
+            plant(f"beside: {name}", gain, own, (along(new, *way) for way in ways))
+            plant(f"moved: {name}", gain, own, (along(new - old, *way) for way in ways))
+        plant("planted: all channels", gain, erased, [new])
+        plant("moved: all channels", gain, own, [new - old])
     return pd.concat(rows, ignore_index=True)

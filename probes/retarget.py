@@ -12,7 +12,7 @@ from tqdm import tqdm
 from agents import Agent
 from envs import Cell, Maze, observe
 from probes.behaviour import mouse_cells, walk, way
-from probes.interventions import steered_logits
+from probes.interventions import logits_after
 from probes.moves import move_distribution
 from probes.subspaces import Basis, component
 
@@ -88,7 +88,7 @@ def retarget(
     agent: Agent,
     layer: str,
     mazes: Sequence[Maze],
-    bias: BiasMap,
+    bias: BiasMap | None,
     *,
     batch: int = 256,
     progress: bool = False,
@@ -102,7 +102,7 @@ def retarget(
         agent: whom to send.
         layer: whose output gets the bias.
         mazes: the mouse is put along the shortest way to each target.
-        bias: makes the bias for a target; a constant zero map measures the unedited agent.
+        bias: makes the bias for a target; None measures the unedited agent.
         batch: observations run at a time.
         progress: show a bar.
 
@@ -122,7 +122,9 @@ def retarget(
     return table[["maze", "level", *(c for c in table if c not in ("maze", "level"))]]
 
 
-def _retarget(agent: Agent, layer: str, maze: Maze, bias: BiasMap, batch: int) -> pd.DataFrame:
+def _retarget(
+    agent: Agent, layer: str, maze: Maze, bias: BiasMap | None, batch: int
+) -> pd.DataFrame:
     cells = mouse_cells(maze)
     where = {cell: index for index, cell in enumerate(cells)}
     targets = [cell for cell in maze.free_cells() if cell != maze.mouse]
@@ -130,13 +132,18 @@ def _retarget(agent: Agent, layer: str, maze: Maze, bias: BiasMap, batch: int) -
     lengths = [len(walked) for _, walked in walks]
     states = np.array([where[cell] for _, walked in walks for cell in walked])
     wanted = np.repeat(np.arange(len(targets)), lengths)
-    observations = observe([maze.with_mouse(cell) for cell in cells])
-    biases = torch.stack([bias(maze, target) for target in targets])
-    moves = [
-        move_distribution(steered_logits(agent, layer, observations[s], biases[w]))
-        for s, w in _batches(states, wanted, batch)
-    ]
-    steps = np.split(np.concatenate(moves), np.cumsum(lengths)[:-1])
+    outputs = _outputs(agent, layer, [maze.with_mouse(cell) for cell in cells])
+    if bias is None:
+        moves = move_distribution(logits_after(agent, layer, outputs))[states]
+    else:
+        biases = _biases(maze, targets, bias, outputs)
+        moves = np.concatenate(
+            [
+                move_distribution(logits_after(agent, layer, outputs[s] + biases[w]))
+                for s, w in _batches(states, wanted, batch)
+            ]
+        )
+    steps = np.split(moves, np.cumsum(lengths)[:-1])
     return pd.DataFrame(
         {
             **target._asdict(),
@@ -151,6 +158,18 @@ def _batches(
     states: np.ndarray, wanted: np.ndarray, size: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(states[i : i + size], wanted[i : i + size]) for i in range(0, len(states), size)]
+
+
+def _biases(
+    maze: Maze, targets: Sequence[Cell], bias: BiasMap, outputs: Float[Tensor, "n *output"]
+) -> Float[Tensor, "targets *output"]:
+    biases = torch.stack([bias(maze, target) for target in targets]).to(outputs)
+    if biases.shape[1:] != outputs.shape[1:]:
+        raise ValueError(
+            f"a bias of shape {tuple(biases.shape[1:])} does not fit the layer's output "
+            f"{tuple(outputs.shape[1:])}"
+        )
+    return biases
 
 
 def _outputs(agent: Agent, layer: str, mazes: Sequence[Maze]) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy import optimize, stats
 
 Levels = Shaped[np.ndarray, "n"]
@@ -68,19 +68,52 @@ def bootstrap_interval(
         ValueError: lengths differ, values are not finite, or there are fewer than two levels.
     """
     values = _finite(values)
-    rows = _rows_by_level(values, levels)
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(n_resamples, len(rows)))
     if statistic is np.mean and values.ndim == 1:
-        sums = np.array([values[some].sum() for some in rows])
-        counts = np.array([len(some) for some in rows])
-        resampled = sums[drawn].sum(1) / counts[drawn].sum(1)
-    else:
-        resampled = np.array(
-            [statistic(values[np.concatenate([rows[level] for level in one])]) for one in drawn]
+        return bootstrap_of_means(
+            values[:, None],
+            levels,
+            lambda means: means[..., 0],
+            seed=seed,
+            n_resamples=n_resamples,
+            confidence=confidence,
         )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, (tail, 1 - tail))
-    return Interval(float(statistic(values)), float(low), float(high))
+    rows = _rows_by_level(values, levels)
+    resampled = [
+        statistic(values[np.concatenate([rows[level] for level in one])])
+        for one in _drawn(len(rows), n_resamples, seed)
+    ]
+    return _percentiles(statistic(values), np.array(resampled), confidence)
+
+
+def bootstrap_of_means(
+    values: Shaped[np.ndarray, "n columns"],
+    levels: Levels,
+    function: Callable[[Float[np.ndarray, "*batch columns"]], Float[np.ndarray, "*batch"]],
+    *,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """`bootstrap_interval` of a function of means, such as a ratio, for all resamples at once.
+
+    Args:
+        values: one row for each state.
+        levels: the level of each row.
+        function: of the columns' means.
+        seed: of the resampling.
+        n_resamples: number of bootstrap samples.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: lengths differ, values are not finite, or there are fewer than two levels.
+    """
+    values = _finite(values)
+    rows = _rows_by_level(values, levels)
+    sums = np.stack([values[some].sum(0) for some in rows])
+    counts = np.array([len(some) for some in rows])
+    drawn = _drawn(len(rows), n_resamples, seed)
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)[:, None]
+    return _percentiles(function(values.mean(0)), function(means), confidence)
 
 
 def level_means(values: Float[np.ndarray, "n"], levels: Levels) -> Float[np.ndarray, "levels"]:
@@ -181,6 +214,18 @@ def smallest_effect(
     while excess(upper) < 0:
         upper *= 2
     return sd * optimize.brentq(excess, 0, upper) / np.sqrt(n_levels)
+
+
+def _drawn(levels: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples levels"]:
+    return np.random.default_rng(seed).integers(levels, size=(resamples, levels))
+
+
+def _percentiles(
+    estimate: float | np.ndarray, resampled: Float[np.ndarray, "resamples"], confidence: float
+) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, (tail, 1 - tail))
+    return Interval(float(estimate), float(low), float(high))
 
 
 def _cohens_d(differences: Float[np.ndarray, "levels"]) -> float:

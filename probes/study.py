@@ -1,12 +1,11 @@
 """What every step of a validation works with: states, pairs, a fitted probe, and its directions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from sklearn.base import clone
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from agents import Agent
@@ -15,7 +14,7 @@ from probes.concepts import Concept, cheese_position, cheese_presence
 from probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
 from probes.interchange import activation_differences
 from probes.probe import LinearProbe
-from probes.reading import default_probe, fit_probe, permute_by_level
+from probes.reading import fit_probe, permute_by_level
 from probes.subspaces import difference_subspace, random_subspace
 
 CAUSAL_CONCEPTS = {cheese_presence.name: cheese_presence}
@@ -30,9 +29,25 @@ DIRECTIONS = {
 """The directions put to the test, and what they are."""
 
 
+LEAST = {
+    "levels": 5,
+    "fit_levels": 10,
+    "states_per_level": 2,
+    "pairs_per_level": 1,
+    "controls": 1,
+    "steered_mazes": 2,
+    "played_levels": 2,
+}
+"""The smallest `Sizes` with which everything can be computed; far too small to show anything."""
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """How many levels and states a validation takes; more give narrower intervals."""
+    """How many levels and states a validation takes; more give narrower intervals.
+
+    Raises:
+        ValueError: a number smaller than in `LEAST`.
+    """
 
     levels: int = 100
     """held-out levels, on which everything is measured"""
@@ -48,6 +63,12 @@ class Sizes:
     """mazes in which the agent is sent to every free cell"""
     played_levels: int = 100
     """held-out levels played to the end by the original and the edited agents"""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, least = getattr(self, each.name), LEAST[each.name]
+            if value < least:
+                raise ValueError(f"{each.name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +88,7 @@ class Study:
         pairs: the same of the evaluation levels, where the expert's moves differ.
         absent: pairs with and without cheese, of the evaluation levels.
         probe: fitted at the layer.
+        progress: show bars.
     """
 
     agent: Agent
@@ -81,6 +103,17 @@ class Study:
     pairs: Pairs
     absent: Pairs
     probe: LinearProbe
+    progress: bool = True
+
+    @cached_property
+    def probes(self) -> dict[str, LinearProbe]:
+        """The probe, and others of its kind fitted at the other layers."""
+        return {
+            layer: self.probe
+            if layer == self.layer
+            else fit_probe(self.fit, layer, self.concept, self.probe)
+            for layer in self.layers
+        }
 
     @cached_property
     def differences(self) -> dict[str, Float[Tensor, "pairs channels height width"]]:
@@ -90,12 +123,12 @@ class Study:
     @cached_property
     def mean(self) -> Float[Tensor, "channels height width"]:
         """The layer's mean output over the fitting levels."""
-        return torch.from_numpy(self.fit.activations[self.layer]).double().mean(0)
+        return torch.from_numpy(self.fit.activations[self.layer]).mean(0, dtype=torch.float64)
 
     @cached_property
     def directions(self) -> dict[str, Direction]:
         """The unit directions of `DIRECTIONS` at the layer."""
-        return directions_at(self, self.layer, self.probe)
+        return directions_at(self, self.layer)
 
     @cached_property
     def permuted(self) -> Direction:
@@ -103,7 +136,7 @@ class Study:
         labels = self.fit.labels[self.concept.name]
         shuffled = permute_by_level(labels, self.fit.levels, seed=self.seed)
         data = replace_labels(self.fit, self.concept, shuffled)
-        return unit(fit_probe(data, self.layer, self.concept, clone(self.probe)).direction)
+        return unit(fit_probe(data, self.layer, self.concept, self.probe).direction)
 
     @cached_property
     def random(self) -> list[Direction]:
@@ -114,10 +147,14 @@ class Study:
             for number in range(self.sizes.controls)
         ]
 
+    @cached_property
+    def covariance(self) -> Float[Tensor, "channels channels"]:
+        """Of the layer's channels about each position's mean, on the fitting levels."""
+        return covariance(self.fit.activations[self.layer], self.mean)
+
     def spread(self, direction: Direction) -> float:
         """Root mean square departure from the mean along a direction, on the fitting levels."""
-        maps = torch.from_numpy(self.fit.activations[self.layer]).to(direction) - self.mean
-        return float(torch.einsum("c,nchw->nhw", direction, maps).square().mean().sqrt())
+        return float((direction @ self.covariance @ direction).clamp(min=0).sqrt())
 
 
 def prepare(
@@ -136,13 +173,15 @@ def prepare(
         agent: a maze agent.
         layer: a layer whose outputs are maps.
         concept: one of `CAUSAL_CONCEPTS`.
-        probe: fitted at the layer already; the usual one is fitted when None.
+        probe: fitted at the layer already, to other levels than `envs.EVALUATION`; the usual one is
+            fitted when None.
         sizes: how many levels and states; the usual numbers when None.
         seed: of everything random.
         progress: show bars.
 
     Raises:
-        ValueError: a layer, concept or game that cannot be studied; the message lists the choices.
+        ValueError: a layer, concept, game or probe that cannot be studied; the message lists the
+            choices.
     """
     sizes = sizes or Sizes()
     if agent.config.game != "maze":
@@ -155,6 +194,8 @@ def prepare(
     layers = map_layers(agent)
     if layer not in layers:
         raise ValueError(f"unknown layer {layer!r}; choose from {', '.join(layers)}")
+    if probe is not None:
+        _check_probe(probe, agent, layer)
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
     concepts = [concept, cheese_position]
     fit, held_out = (
@@ -184,32 +225,49 @@ def prepare(
         absent=counterfactual_pairs(
             evaluation, pairs_per_level=each, source="absent", seed=seed + 4
         ),
-        probe=probe or fit_probe(fit, layer, concept, default_probe(concept)),
+        probe=probe or fit_probe(fit, layer, concept),
+        progress=progress,
     )
 
 
 def map_layers(agent: Agent) -> tuple[str, ...]:
     """Return the steps of the forward pass whose outputs are maps (channels, height, width)."""
     steps = [name for name in agent.layer_names if "." not in name]
-    blank = np.zeros((1, *agent.config.observation_shape), np.uint8)
-    outputs = agent.activations(blank, steps)
+    outputs = agent.activations(blank(agent), steps)
     return tuple(name for name in steps if outputs[name].ndim == 4)
 
 
-def directions_at(study: Study, layer: str, probe: LinearProbe) -> dict[str, Direction]:
+def blank(agent: Agent) -> UInt8[np.ndarray, "1 channels height width"]:
+    """Return a black observation, to ask for the shapes of outputs."""
+    return np.zeros((1, *agent.config.observation_shape), np.uint8)
+
+
+def directions_at(study: Study, layer: str) -> dict[str, Direction]:
     """Return the unit directions of `DIRECTIONS` at a layer.
 
     The pattern is the covariance of the activations times the probe's weights: how activations
     change when the reading does (Haufe et al. 2014); weights alone also cancel what disturbs it.
     """
-    weights = torch.from_numpy(np.asarray(probe.direction)).double()
-    maps = torch.from_numpy(study.fit.activations[layer]).movedim(1, -1)
-    covariance = torch.cov(maps.reshape(-1, len(weights)).double().T)
+    weights = unit(study.probes[layer].direction)
+    maps = study.fit.activations[layer]
+    mean = torch.from_numpy(maps.mean((0, 2, 3), dtype=np.float64))[:, None, None]
     return {
-        "probe": unit(weights),
-        "pattern": unit(covariance @ weights),
+        "probe": weights,
+        "pattern": unit(covariance(maps, mean) @ weights),
         "difference": difference_subspace(study.differences[layer], 1)[0],
     }
+
+
+def covariance(
+    maps: Float[np.ndarray, "n channels height width"],
+    mean: Float[Tensor, "channels height width"] | Float[Tensor, "channels 1 1"],
+) -> Float[Tensor, "channels channels"]:
+    """Average the products of channels' departures from a mean, over states and positions."""
+    total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in torch.from_numpy(maps).split(256):
+        rows = (part.double() - mean).movedim(1, -1).reshape(-1, len(mean))
+        total += rows.T @ rows
+    return total / (maps.size / len(mean))
 
 
 def unit(direction: Float[np.ndarray, "channels"] | Direction) -> Direction:
@@ -229,3 +287,12 @@ def replace_labels(
         data.activations,
         {**data.labels, concept.name: labels},
     )
+
+
+def _check_probe(probe: LinearProbe, agent: Agent, layer: str) -> None:
+    channels = agent.activations(blank(agent), [layer])[layer].shape[1]
+    if probe.direction.shape != (channels,):
+        raise ValueError(
+            f"expected a probe of one weight for each of the {channels} channels of {layer}, "
+            f"got weights of shape {probe.direction.shape}"
+        )

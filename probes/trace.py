@@ -1,6 +1,8 @@
 """From a direction into the weights: eigenfilters of what writes it, and what reads it."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,11 +20,14 @@ from envs.state import WALL
 from probes.concepts import overlap, to_cells
 from probes.dataset import ActivationDataset, Pairs
 from probes.edits import scale_writer
-from probes.study import Direction, Study
+from probes.study import Direction, Study, blank
+from probes.subspaces import difference_subspace
+from probes.writers import writer_directions
 from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
     Eigenfilters,
+    PositionBias,
     as_convolution,
     cross_form,
     eigenfilters,
@@ -31,28 +36,54 @@ from rlbilinear import (
 
 TOP = 8
 """Eigenfilters listed, drawn and ablated together."""
+EDITED = {1: "top eigenfilter", TOP: f"top {TOP} eigenfilters", sys.maxsize: "all eigenfilters"}
+"""How many are ablated, and what that is called."""
 
 
-def bilinear_writers(agent: Agent, layer: str) -> list[str]:
-    """Return the bilinear blocks of the layer's stage up to it, which add to its stream."""
+@dataclass(frozen=True, eq=False)
+class Writer:
+    """A bilinear block that writes a direction of the stream.
+
+    Attributes:
+        block: its name.
+        branch: the name of its bilinear layer.
+        before: the layer that feeds it.
+        direction: what the direction is in the branch's output: itself, or pulled back through
+            skips that were edited.
+        filters: the eigenfilters by which the branch writes it.
+    """
+
+    block: str
+    branch: str
+    before: str
+    direction: Direction
+    filters: Eigenfilters
+
+    def maps(
+        self, inputs: Float[np.ndarray, "n channels height width"], k: int
+    ) -> Float[np.ndarray, "n k height width"]:
+        """Return what each of the first ``k`` filters adds to the direction, given its inputs."""
+        first = replace(
+            self.filters, values=self.filters.values[:k], filters=self.filters.filters[:k]
+        )
+        return first.maps(torch.from_numpy(inputs)).numpy()
+
+
+def bilinear_writers(agent: Agent, layer: str, direction: Direction) -> list[Writer]:
+    """Return the bilinear blocks, up to a layer, that write a direction of its output."""
     steps = [name for name in agent.layer_names if "." not in name]
-    writers: list[str] = []
-    for name in reversed(steps[: steps.index(layer) + 1]):
-        if not isinstance(agent.layer(name), BilinearBlock):
-            break
-        writers.insert(0, name)
-    return writers
-
-
-def writer_filters(
-    agent: Agent, writers: list[str], direction: Direction
-) -> dict[str, Eigenfilters]:
-    """Return the eigenfilters of a direction in each writer."""
-    return {name: eigenfilters(_branch(agent, name), direction) for name in writers}
+    found = []
+    for branch, pulled in writer_directions(agent, layer, direction).items():
+        module, block = agent.layer(branch), branch.split(".")[0]
+        # Through a skip that lets nothing of the direction pass, only rounding comes.
+        if isinstance(module, BilinearConv2d) and pulled.norm() > 1e-5 * direction.norm():
+            before = steps[steps.index(block) - 1]
+            found.append(Writer(block, branch, before, pulled, eigenfilters(module, pulled)))
+    return found
 
 
 def eigenfilter_table(
-    agent: Agent, data: ActivationDataset, concept: str, filters: Mapping[str, Eigenfilters]
+    writers: Sequence[Writer], data: ActivationDataset, concept: str
 ) -> pd.DataFrame:
     """Describe the leading eigenfilters of each writer, and how well their maps find the concept.
 
@@ -63,17 +94,17 @@ def eigenfilter_table(
     """
     rows = []
     labels = data.labels[concept].reshape(-1) > 0.5
-    for writer, found in filters.items():
-        inputs = _input_of(agent, writer, data)
-        maps = found_maps(found, inputs, TOP)
+    for writer in writers:
+        values = writer.filters.values
+        maps = writer.maps(data.activations[writer.before], TOP)
         cells = to_cells(np.abs(maps), data.labels[concept].shape[-1])
-        for index, value in enumerate(found.values[:TOP].tolist()):
+        for index, value in enumerate(values[:TOP].tolist()):
             rows.append(
                 {
-                    "writer": writer,
+                    "writer": writer.block,
                     "index": index,
                     "value": value,
-                    "share": abs(value) / float(found.values.abs().sum()),
+                    "share": abs(value) / float(values.abs().sum()),
                     "average_precision": average_precision_score(
                         labels, cells[:, index].reshape(-1)
                     ),
@@ -83,41 +114,27 @@ def eigenfilter_table(
     return pd.DataFrame(rows)
 
 
-def filter_counts(filters: Mapping[str, Eigenfilters]) -> pd.DataFrame:
+def filter_counts(writers: Sequence[Writer]) -> pd.DataFrame:
     """Count how many eigenfilters of each writer carry 50, 90 and 99 % of the sum of |values|."""
     rows = []
-    for writer, found in filters.items():
-        cumulative = found.values.abs().cumsum(0) / found.values.abs().sum()
+    for writer in writers:
+        sizes = writer.filters.values.abs()
+        cumulative = sizes.cumsum(0) / sizes.sum()
         counts = {
             f"filters for {share} %": int((cumulative < share / 100).sum()) + 1
             for share in (50, 90, 99)
         }
-        rows.append({"writer": writer, "rank": len(found.values), **counts})
+        rows.append({"writer": writer.block, "rank": len(sizes), **counts})
     return pd.DataFrame(rows)
 
 
-def found_maps(
-    found: Eigenfilters, inputs: Float[np.ndarray, "n channels height width"], k: int
-) -> Float[np.ndarray, "n k height width"]:
-    """Return the contribution maps of the first ``k`` filters."""
-    first = Eigenfilters(
-        found.values[:k],
-        found.filters[:k],
-        found.linear,
-        found.constant,
-        found.stride,
-        found.padding,
-    )
-    return first.maps(torch.from_numpy(inputs)).numpy()
-
-
-def ablate_filters(
-    agent: Agent, filters: Mapping[str, Eigenfilters], direction: Direction, k: int | None
+def scale_filters(
+    agent: Agent, writers: Sequence[Writer], k: int, factors: Sequence[float]
 ) -> Agent:
-    """Ablate the first ``k`` eigenfilters (all when None) of a direction in every writer."""
-    for writer, found in filters.items():
-        count = len(found.values) if k is None else min(k, len(found.values))
-        agent = scale_writer(agent, writer, direction, dict.fromkeys(range(count), 0.0))
+    """Scale the first ``k`` eigenfilters of every writer by the writer's factor: 0 ablates."""
+    for writer, factor in zip(writers, factors, strict=True):
+        scaled = dict.fromkeys(range(min(k, len(writer.filters.values))), factor)
+        agent = scale_writer(agent, writer.branch, writer.direction, scaled)
     return agent
 
 
@@ -125,20 +142,33 @@ def filter_edits(study: Study, direction: Direction) -> dict[str, tuple[Agent, l
     """Ablate eigenfilters of a direction in the bilinear writers of the study's layer.
 
     Returns:
-        By name, the edited agent and its controls: the same number of eigenfilters of random
-        directions ablated in the same blocks.
+        By name, the edited agent and its controls: as many eigenfilters of random directions, in
+        the same blocks, scaled so as to change each block's output by as much (root mean square,
+        on the fitting levels).
     """
-    writers = bilinear_writers(study.agent, study.layer)
+    agent, layer = study.agent, study.layer
+    writers = bilinear_writers(agent, layer, direction)
     if not writers:
         return {}
-    filters = writer_filters(study.agent, writers, direction)
-    controls = [(other, writer_filters(study.agent, writers, other)) for other in study.random]
+    blocks = [writer.block for writer in writers]
+    controls = [
+        [each for each in bilinear_writers(agent, layer, other) if each.block in blocks]
+        for other in study.random
+    ]
+    some = study.fit.select(np.arange(len(study.fit)) % -(-len(study.fit) // 256) == 0)
+    sizes, control_sizes = (
+        [[_sizes(writer, some) for writer in each] for each in group]
+        for group in ([writers], controls)
+    )
+    where = f"in each of {', '.join(blocks)}" if len(blocks) > 1 else f"of {blocks[0]}"
     edits = {}
-    for k, name in ((1, "top eigenfilter"), (TOP, f"top {TOP} eigenfilters"), (None, "all")):
-        edits[f"{name} of {', '.join(writers)}"] = (
-            ablate_filters(study.agent, filters, direction, k),
-            [ablate_filters(study.agent, theirs, other, k) for other, theirs in controls],
-        )
+    for k, name in EDITED.items():
+        ablated = scale_filters(agent, writers, k, [0.0] * len(writers))
+        matched = [
+            scale_filters(agent, each, k, _matched(sizes[0], its, k))
+            for each, its in zip(controls, control_sizes, strict=True)
+        ]
+        edits[f"{name} {where}"] = ablated, matched
     return edits
 
 
@@ -170,7 +200,7 @@ def reader_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) -
         for part, change in changes.items():
             share = float((change * total).sum() / (total * total).sum())
             rows.append({"reader": reader, "part": part, "share": share})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["reader", "part", "share"])
 
 
 def partner_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) -> pd.DataFrame:
@@ -191,14 +221,14 @@ def partner_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) 
     reader, name, conv = found[0]
     x = _maps_into(agent, name, pairs.base.observations, conv)
     with torch.no_grad():
-        change = read(conv, _maps_into(agent, name, pairs.source.observations, conv), direction)
-        changed = (change.cross - read(conv, x, direction).cross).movedim(1, -1)
-        output = torch.linalg.svd(changed.reshape(-1, changed.shape[-1]), full_matrices=False)[2][0]
-        form = cross_form(conv, direction, output)
+        source = read(conv, _maps_into(agent, name, pairs.source.observations, conv), direction)
+        changes = source.cross - read(conv, x, direction).cross
+        form = cross_form(conv, direction, difference_subspace(changes, 1)[0])
         partners = nn.functional.conv2d(
             x, form.partners[:4].to(x), stride=form.stride, padding=form.padding
-        ).numpy()
-    shape = (partners.shape[2], partners.shape[3])
+        )
+    maps = partners.cpu().numpy()
+    shape = (maps.shape[2], maps.shape[3])
     truths = {
         what: _truth(pairs.base.mazes, what, shape) for what in ("free cells", "mouse", "path")
     }
@@ -208,11 +238,11 @@ def partner_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) 
             "component": index,
             "value": float(form.values[index]),
             **{
-                what: pearsonr(partners[:, index].ravel(), truth.ravel()).statistic
+                what: pearsonr(maps[:, index].ravel(), truth.ravel()).statistic
                 for what, truth in truths.items()
             },
         }
-        for index in range(partners.shape[1])
+        for index in range(maps.shape[1])
     )
 
 
@@ -228,14 +258,16 @@ def readers(agent: Agent, layer: str) -> list[tuple[str, str, BilinearConv2d]]:
         if steps.index(before) < steps.index(layer):
             continue
         module = agent.layer(name)
+        while isinstance(module, PositionBias):
+            module = module.layer
         if isinstance(module, BilinearBlock):
             found.append((name, before, module.bilinear))
         elif isinstance(module, nn.Flatten):
             continue
         elif isinstance(module, BilinearLinear):
             maps_from = steps[steps.index(name) - 2]
-            _, *shape = agent.activations(_blank(agent), [maps_from])[maps_from].shape
-            channels, height, width = shape
+            maps = agent.activations(blank(agent), [maps_from])[maps_from]
+            channels, height, width = maps.shape[1:]
             conv = as_convolution(module, (channels, height, width))
             found.append((name, maps_from, conv))
             break
@@ -244,25 +276,27 @@ def readers(agent: Agent, layer: str) -> list[tuple[str, str, BilinearConv2d]]:
     return found
 
 
-def _branch(agent: Agent, block: str) -> BilinearConv2d:
-    module = agent.layer(f"{block}.bilinear")
-    assert isinstance(module, BilinearConv2d)
-    return module
+def _sizes(writer: Writer, data: ActivationDataset) -> Float[np.ndarray, "k"]:
+    """Root mean square of what the first 1, 2, ... filters together add to the block's output."""
+    maps = writer.maps(data.activations[writer.before], len(writer.filters.values))
+    added = maps.cumsum(1, dtype=np.float64)
+    return np.sqrt((added**2).mean((0, 2, 3))) / float(writer.direction.norm())
 
 
-def _input_of(agent: Agent, layer: str, data: ActivationDataset) -> Float[np.ndarray, "n c h w"]:
-    steps = [name for name in agent.layer_names if "." not in name]
-    return data.activations[steps[steps.index(layer) - 1]]
+def _matched(
+    sizes: Sequence[Float[np.ndarray, "k"]], controls: Sequence[Float[np.ndarray, "k"]], k: int
+) -> list[float]:
+    """Factors for the controls' first ``k`` filters: as large as an ablation of one's own."""
+    return [
+        1 - own[min(k, len(own)) - 1] / its[min(k, len(its)) - 1]
+        for own, its in zip(sizes, controls, strict=True)
+    ]
 
 
 def _maps_into(
     agent: Agent, before: str, observations: np.ndarray, conv: BilinearConv2d
 ) -> torch.Tensor:
     return agent.activations(observations, [before])[before].to(conv.left.weight)
-
-
-def _blank(agent: Agent) -> np.ndarray:
-    return np.zeros((1, *agent.config.observation_shape), np.uint8)
 
 
 def _truth(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -19,11 +18,11 @@ from agents.folder import provenance
 from envs import EVALUATION, FITTING
 from probes.concepts import Concept, cheese_presence
 from probes.probe import LinearProbe
-from probes.report import ValidationReport
+from probes.report import Section, ValidationReport
 from probes.statistics import holm, smallest_effect
 from probes.steps.editing import edit
 from probes.steps.finding import locate, read_concept, trace
-from probes.steps.part import Claim, Part
+from probes.steps.part import ALPHA, Claim, Part
 from probes.steps.playing import play
 from probes.steps.steering import steer_to
 from probes.study import DIRECTIONS, Sizes, Study, prepare
@@ -75,7 +74,8 @@ def validate(
         for title, step in steps:
             steps.set_description(title)
             parts.append(step(study))
-    verdict = judge([claim for part in parts for claim in part.claims])
+    claims = [claim for part in parts for claim in part.claims]
+    parts.append(_rules(claims, sizes))
     settings = {
         **provenance(),
         "agent": name,
@@ -89,13 +89,12 @@ def validate(
             "evaluation": f"first {sizes.levels} of {EVALUATION}",
         },
         "directions": DIRECTIONS,
-        "smallest effect size (Cohen's d) found with power 0.8": smallest_effect(sizes.levels),
         "seconds": round(time.monotonic() - started, 1),
     }
     return ValidationReport(
         title=f"Does {name} use what a probe for {concept.name} reads at {layer}?",
         settings=settings,
-        verdict=verdict,
+        verdict=judge(claims),
         sections=tuple(part.section for part in parts),
         tables=_merged(parts, "tables"),
         figures=_merged(parts, "figures"),
@@ -111,24 +110,44 @@ def judge(claims: list[Claim]) -> pd.DataFrame:
     Returns:
         Columns as `probes.report.ValidationReport.verdict` needs them.
     """
-    tested = [claim.p for claim in claims if claim.p is not None]
-    corrected = iter(holm(tested)) if tested else iter(())
-    rows = []
-    for claim in claims:
-        p = None if claim.p is None else float(next(corrected))
-        rows.append(
-            {
-                "claim": claim.claim,
-                "verdict": claim.verdict(p),
-                "effect": claim.effect,
-                "low": claim.low,
-                "high": claim.high,
-                "control": claim.control,
-                "p": np.nan if p is None else p,
-                "decided_by": claim.decided_by,
-            }
-        )
-    return pd.DataFrame(rows)
+    corrected = holm([claim.p for claim in claims]).tolist()
+    return pd.DataFrame(
+        {
+            "claim": claim.claim,
+            "verdict": claim.verdict(p),
+            "effect": claim.effect,
+            "low": claim.low,
+            "high": claim.high,
+            "control": claim.control,
+            "p": p,
+            "decided_by": claim.decided_by,
+        }
+        for claim, p in zip(claims, corrected, strict=True)
+    )
+
+
+def _rules(claims: list[Claim], sizes: Sizes) -> Part:
+    """Say when a claim counts as causal or contradicted, and what could be found."""
+    signs = [("<", ">") if claim.smaller else (">", "<") for claim in claims]
+    table = pd.DataFrame(
+        {
+            "claim": claim.claim.partition(": ")[2],
+            "causal": f"{sign} {claim.shown:g}",
+            "contradicted": f"{opposite} {claim.negligible:g}",
+        }
+        for claim, (sign, opposite) in zip(claims, signs, strict=True)
+    ).drop_duplicates()
+    smallest = smallest_effect(sizes.levels, alpha=ALPHA / len(claims))
+    text = (
+        "A claim is causal when its whole 95 % interval is beyond the bound under `causal`, and "
+        "its effect goes beyond the control's and differs from it (sign-flip test by level, p < "
+        f"{ALPHA:g} after Holm's correction for the {len(claims)} claims); contradicted when its "
+        "interval is beyond the bound under `contradicted`; else not shown. Intervals are "
+        f"bootstraps by level. With {sizes.levels} levels, a difference from the control of "
+        f"{smallest:.2f} standard deviations between levels is found with probability 0.8, even "
+        "under the strictest corrected level."
+    )
+    return Part(Section("How the verdict is reached", text, ("rules",)), tables={"rules": table})
 
 
 def _merged(parts: list[Part], kind: str) -> dict:

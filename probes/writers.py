@@ -55,6 +55,17 @@ def writer_maps(
     return maps
 
 
+def writer_directions(
+    agent: Agent, layer: str, direction: Float[Tensor, "channels"]
+) -> dict[str, Float[Tensor, "channels"]]:
+    """Return the writers of a direction, as in `writer_maps`, each with its own direction ``u_b``.
+
+    Raises:
+        ValueError: unknown layer.
+    """
+    return _writers(agent, layer, direction.detach().double().cpu())[0]
+
+
 def writer_shares(maps: Maps, counterfactual: Maps | None = None) -> pd.DataFrame:
     """Share out what a direction carries among its writers; the shares of a quantity add up to 1.
 

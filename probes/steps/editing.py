@@ -1,11 +1,14 @@
 """Edit directions and eigenfilters in the weights, and see which moves the agent loses."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from agents import Agent
 from probes import figures as draw
-from probes.dataset import Pairs
+from probes.dataset import States
 from probes.effects import (
     against_control,
     control_edits,
@@ -14,6 +17,7 @@ from probes.effects import (
     effects_of,
     mean_effects,
 )
+from probes.moves import move_probabilities
 from probes.report import Drawing, Section
 from probes.steps.part import Claim, Part
 from probes.study import DIRECTIONS, Study
@@ -24,74 +28,55 @@ LOSS_SHOWN, LOSS_NEGLIGIBLE = 0.1, 0.02
 SPECIFIC = 0.05
 """An edit is specific when, without a cheese, it moves less probability than this."""
 
+MEASURED = ["effect", "low", "high", "control", "p"]
+"""What a claim takes from a row of `against_control`."""
+
+Edits = Mapping[str, tuple[Agent, list[Agent]]]
+"""By name, an edited agent and the edited agents that are its controls."""
+Measured = dict[str, tuple[pd.DataFrame, pd.DataFrame]]
+"""By name, the effects of an edit and the mean effects of its controls, on the same states."""
+
 
 def edit(study: Study) -> Part:
     """Ablate each direction, and the eigenfilters that write it; beside controls as large."""
-    pairs, agent = study.pairs, study.agent
-    edited = {name: edit_direction(study, d, 0.0) for name, d in study.directions.items()}
-    edited["permuted probe"] = edit_direction(study, study.permuted, 0.0)
-    controls = {
-        name: control_edits(study, direction, 0.0)
+    edits = {
+        name: (edit_direction(study, direction, 0.0), control_edits(study, direction, 0.0))
         for name, direction in {**study.directions, "permuted probe": study.permuted}.items()
     }
     by_filters = filter_edits(study, study.directions["difference"])
-    edited |= {name: own for name, (own, _) in by_filters.items()}
-    controls |= {name: theirs for name, (_, theirs) in by_filters.items()}
-
-    with_cheese = _measure(agent, edited, controls, pairs)
-    without = _measure(agent, edited, controls, _swapped(study.absent))
-    rows = [against_control(name, *with_cheese[name]) for name in edited]
-    rows += [against_control(name, *with_cheese[name], "total_variation") for name in edited]
-    rows += [
-        {**against_control(name, *without[name], "total_variation"), "metric": "change, no cheese"}
-        for name in edited
-    ]
-    table = pd.DataFrame(rows)
-    loss = table[table["metric"] == "loss"].set_index("intervention")
-    quiet = table[table["metric"] == "change, no cheese"].set_index("intervention")
-    claims = [
-        Claim(
-            f"{name}: necessary (ablated, the right move loses probability)",
-            **loss.loc[name, ["effect", "low", "high", "control", "p"]].to_dict(),
-            shown=LOSS_SHOWN,
-            negligible=LOSS_NEGLIGIBLE,
-            decided_by="necessity",
+    edits |= by_filters
+    with_cheese = _measure(study.agent, edits, study.pairs.base, study.pairs.levels)
+    without = _measure(study.agent, edits, study.absent.source, study.absent.levels)
+    table = pd.concat(
+        pd.DataFrame(against_control(name, *measured[name], column) for name in edits).assign(
+            metric=metric
         )
-        for name in [*DIRECTIONS, *by_filters]
-    ]
-    claims += [
-        Claim(
-            f"{name}: specific (ablated, little changes without a cheese)",
-            **quiet.loc[name, ["effect", "low", "high", "control"]].to_dict(),
-            p=None,
-            shown=SPECIFIC,
-            negligible=SPECIFIC,
-            decided_by="edits",
-            smaller=True,
+        for metric, column, measured in (
+            ("loss", "loss", with_cheese),
+            ("change", "total_variation", with_cheese),
+            ("change, no cheese", "total_variation", without),
         )
-        for name in DIRECTIONS
-    ]
-    doses = dose_response(study, study.directions)
-    forest = pd.concat(
-        [
-            loss.reset_index().assign(kind="ablated"),
-            loss.reset_index()[["intervention", "control", "control_low", "control_high"]]
-            .set_axis(["intervention", "effect", "low", "high"], axis=1)
-            .assign(kind="control"),
-        ]
     )
+    doses = dose_response(study, study.directions)
+    loss = table[table["metric"] == "loss"].set_index("intervention")
     found = loss.loc["difference"]
     text = (
-        f"Each direction's departure from its mean is removed from the output of {study.layer}, in "
-        "the weights (the block's down-projection, its skip and a bias map), and the edited agent "
-        "is asked in the same mazes. The right move has lost "
-        f"{found['effect']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of its probability "
-        "without the causal direction, and "
-        f"{found['control']:.3f} without random directions scaled to change the layer's output as "
-        "much. Ablating the eigenfilters that write the direction asks the same of the weights one "
-        "step earlier; what comes along the skip path stays. `total_variation` is the probability "
-        "that an edit moves elsewhere, `change, no cheese` the same in mazes without a cheese."
+        f"Each direction's departure from its mean is taken out of the output of {study.layer}, in "
+        "weights: the layer's own where it writes linearly, else a 1x1 convolution after it, and a "
+        "bias map for the mean. The edited agent is asked in mazes where the cheese decides the "
+        f"move. The right move has lost {found['effect']:.3f} [{found['low']:.3f}, "
+        f"{found['high']:.3f}] of its probability without the difference direction, and "
+        f"{found['control']:.3f} when random directions are scaled to change the layer's output "
+        "as much. `change` is the probability that an edit moves elsewhere, `change, no cheese` "
+        "the same in mazes without a cheese, which the game never shows; an edit is specific when "
+        "it does little there, and more with a cheese."
     )
+    if by_filters:
+        text += (
+            " Ablating the eigenfilters that write the direction asks the same of the weights one "
+            "step earlier; what comes along the skip path stays. Their controls are eigenfilters "
+            "of random directions, scaled to change each block's output as much."
+        )
     return Part(
         Section(
             "Is it necessary? Edits in weight space",
@@ -103,7 +88,7 @@ def edit(study: Study) -> Part:
         figures={
             "necessity": Drawing(
                 draw.forest(
-                    forest,
+                    _forest(loss.reset_index()),
                     effect="probability lost by the right move",
                     title="What ablating a direction, or its eigenfilters, costs",
                 ),
@@ -114,29 +99,61 @@ def edit(study: Study) -> Part:
                 "The agent's moves as a direction is flipped (-1), ablated (0), kept (1), doubled.",
             ),
         },
-        agents={f"{name}-ablated": edited[name] for name in DIRECTIONS},
+        agents={
+            **{f"{name}-ablated": edits[name][0] for name in DIRECTIONS},
+            **{
+                f"{name.split(' in ')[0]}-ablated".replace(" ", "-"): own
+                for name, (own, _) in by_filters.items()
+            },
+        },
         scalars={
             f"dose/{name}/{metric}": [
                 (round(100 * row.factor), row.value) for row in line.itertuples()
             ]
             for (name, metric), line in doses.groupby(["intervention", "metric"], sort=False)
         },
-        claims=tuple(claims),
+        claims=(
+            *(_necessary(name, loss.loc[name]) for name in (*DIRECTIONS, *by_filters)),
+            *(_specific(name, without[name][0], with_cheese[name][0]) for name in DIRECTIONS),
+        ),
     )
 
 
-def _measure(
-    agent: Agent, edited: dict[str, Agent], controls: dict[str, list[Agent]], pairs: Pairs
-) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return the effects of each edit, and the mean effects of its controls, on the base states."""
-    seen = pairs.base.observations, pairs.base.moves.astype(np.int64), pairs.levels
-    own = effects_of(agent, edited, *seen)
+def _measure(agent: Agent, edits: Edits, states: States, levels: Int[np.ndarray, "n"]) -> Measured:
+    original = move_probabilities(agent, states.observations)
     measured = {}
-    for name, table in own.items():
-        others = effects_of(agent, {str(i): c for i, c in enumerate(controls[name])}, *seen)
-        measured[name] = table, mean_effects(list(others.values()))
+    for name, (edited, controls) in edits.items():
+        own, *others = effects_of(original, [edited, *controls], states, levels)
+        measured[name] = own, mean_effects(others)
     return measured
 
 
-def _swapped(pairs: Pairs) -> Pairs:
-    return Pairs(pairs.source, pairs.base, pairs.levels)
+def _necessary(name: str, loss: pd.Series) -> Claim:
+    return Claim(
+        f"{name}: necessary (ablated, the right move loses probability)",
+        **loss[MEASURED].to_dict(),
+        shown=LOSS_SHOWN,
+        negligible=LOSS_NEGLIGIBLE,
+        decided_by="necessity",
+    )
+
+
+def _specific(name: str, without: pd.DataFrame, with_cheese: pd.DataFrame) -> Claim:
+    """Compare what one edit does without a cheese with what it does with one, level by level."""
+    row = pd.Series(against_control(name, without, with_cheese, "total_variation"))
+    return Claim(
+        f"{name}: specific (ablated, moves change little without a cheese; control: with one)",
+        **row[MEASURED].to_dict(),
+        shown=SPECIFIC,
+        negligible=SPECIFIC,
+        decided_by="edits",
+        smaller=True,
+    )
+
+
+def _forest(loss: pd.DataFrame) -> pd.DataFrame:
+    """Return each intervention's loss and its control's, as two rows of the same name."""
+    own = loss[["intervention", "effect", "low", "high"]]
+    control = loss[["intervention", "control", "control_low", "control_high"]]
+    control = control.set_axis(own.columns, axis=1)
+    return pd.concat([own.assign(kind="ablated"), control.assign(kind="control")])

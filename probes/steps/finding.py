@@ -14,16 +14,14 @@ from probes.report import Drawing, Section
 from probes.statistics import bootstrap_interval, paired_difference
 from probes.steps.part import Claim, Part
 from probes.study import DIRECTIONS, Study, directions_at
-from probes.subspaces import Subspace, candidates, random_subspace, span
+from probes.subspaces import Subspace, candidates, span
 from probes.trace import (
     TOP,
     bilinear_writers,
     eigenfilter_table,
     filter_counts,
-    found_maps,
     partner_table,
     reader_table,
-    writer_filters,
 )
 from probes.writers import writer_maps, writer_shares
 from rlbilinear import channel_spatial_svd
@@ -38,9 +36,13 @@ def read_concept(study: Study) -> Part:
     """Fit a probe at every layer, and its controls at the study's; score on held-out levels."""
     rows = []
     for layer in study.layers:
-        probe = study.probe if layer == study.layer else fit_probe(study.fit, layer, study.concept)
         report = probe_report(
-            probe, study.held_out, layer, study.concept, seed=study.seed, n_resamples=300
+            study.probes[layer],
+            study.held_out,
+            layer,
+            study.concept,
+            seed=study.seed,
+            n_resamples=300,
         )
         rows.append(report.assign(layer=layer))
     by_layer = pd.concat(rows, ignore_index=True)
@@ -50,6 +52,7 @@ def read_concept(study: Study) -> Part:
         study.held_out,
         study.layer,
         study.concept,
+        probe=study.probe,
         seed=study.seed,
         n_resamples=300,
     )
@@ -69,12 +72,13 @@ def read_concept(study: Study) -> Part:
         )
         for name, table in shown
     )
-    best, base = scores.loc["probe"], float(scores.loc["probe", "base_rate"])
+    best = by_layer.set_index("layer").loc[study.layer]
+    base = float(best["base_rate"])
     text = (
         f"A linear probe reads {study.concept.name} from {study.layer}, cell by cell, with average "
         f"precision {best['average_precision']:.3f} "
         f"[{best['average_precision_low']:.3f}, {best['average_precision_high']:.3f}] on held-out "
-        f"levels. Chance is {base:.4f}; the same probe has "
+        f"levels. Chance is {base:.4f}; a probe of its kind has "
         f"{scores.loc['permuted', 'average_precision']:.3f} for the labels of another level, "
         f"{scores.loc['untrained', 'average_precision']:.3f} in an untrained network and "
         f"{scores.loc['pixels', 'average_precision']:.3f} on raw pixels. That the concept can be "
@@ -96,20 +100,16 @@ def locate(study: Study) -> Part:
     """Swap subspaces between the members of pairs: few directions may carry the concept."""
     subspaces = {}
     for layer in study.layers:
-        probe = study.probe if layer == study.layer else fit_probe(study.fit, layer, study.concept)
-        named = directions_at(study, layer, probe)
+        named = directions_at(study, layer)
         given = {name: named[name] for name in ("probe", "pattern")}
         subspaces[layer] = candidates(
             study.differences[layer], RANKS, directions=given, seed=study.seed
         )
     subspaces[study.layer] += [
         Subspace("permuted probe", span(study.permuted)),
-        *(
-            Subspace(f"random {number}", random_subspace(len(each), 1, study.seed + number))
-            for number, each in enumerate(study.random)
-        ),
+        *(Subspace(f"random {number}", span(each)) for number, each in enumerate(study.random)),
     ]
-    table = interchange_table(study.agent, study.pairs, subspaces)
+    table = interchange_table(study.agent, study.pairs, subspaces, progress=study.progress)
     summary = interchange_summary(table, seed=study.seed, resamples=500)
     at_layer = table[table["layer"] == study.layer]
     control = (
@@ -142,10 +142,10 @@ def locate(study: Study) -> Part:
         "of the other maze. `share` is how much of the way the policy goes to its policy there "
         "(1 - KL(there || patched) / KL(there || unpatched)), `follow` how often the likeliest "
         "move is then the right one for the moved cheese: "
-        f"{everything['follow_base']:.2f} unpatched, {everything['follow']:.2f} with the whole "
-        f"layer, {everything['follow_source']:.2f} where the cheese is really there. One direction "
-        f"at {study.layer}: {numbers}; a random one "
-        f"{control.mean():.2f}."
+        f"{everything['follow_base']:.2f} unpatched, {everything['follow_source']:.2f} where the "
+        "cheese is really there (and with a whole layer swapped, which is the same). One direction "
+        f"at {study.layer}: {numbers}; random ones {control.mean():.2f} on average. The mouse is "
+        "where the two cheeses ask for different moves."
     )
     shown = summary[~summary["subspace"].str.match(r"random \d|permuted")]
     return Part(
@@ -176,7 +176,7 @@ def locate(study: Study) -> Part:
 
 
 def trace(study: Study) -> Part:
-    """Follow the causal direction into the weights that write it, and those that read it."""
+    """Follow the difference direction into the weights that write it, and those that read it."""
     direction = study.directions["difference"]
     agent, layer, pairs = study.agent, study.layer, study.pairs
     parts = [
@@ -184,10 +184,11 @@ def trace(study: Study) -> Part:
         for states in (pairs.base, pairs.source)
     ]
     shares = writer_shares(*parts)
-    writers = bilinear_writers(agent, layer)
+    writers = bilinear_writers(agent, layer, direction)
+    readers = reader_table(agent, layer, direction, pairs)
     tables = {
         "writers": shares,
-        "readers": reader_table(agent, layer, direction, pairs),
+        "readers": readers,
         "partners": partner_table(agent, layer, direction, pairs),
     }
     drawn = {
@@ -197,8 +198,8 @@ def trace(study: Study) -> Part:
         )
     }
     text = (
-        f"The causal direction at {layer} is a sum of what its writers add. Of the change when the "
-        "cheese moves, "
+        f"The difference direction at {layer} is a sum of what its writers add. Of its change when "
+        "the cheese moves, "
         + ", ".join(
             f"{row.share:.0%} comes from {row.writer}"
             for row in shares[shares["quantity"] == "counterfactual difference"].itertuples()
@@ -206,10 +207,9 @@ def trace(study: Study) -> Part:
         + ". "
     )
     if writers:
-        filters = writer_filters(agent, writers, direction)
-        counts = filter_counts(filters)
+        counts = filter_counts(writers)
         tables |= {
-            "eigenfilters": eigenfilter_table(agent, study.held_out, study.concept.name, filters),
+            "eigenfilters": eigenfilter_table(writers, study.held_out, study.concept.name),
             "eigenfilter-counts": counts,
         }
         text += "Each block writes it by eigenfilters: " + "; ".join(
@@ -220,25 +220,23 @@ def trace(study: Study) -> Part:
         text += ". "
         largest = max(range(len(pairs)), key=lambda i: len(pairs.base.mazes[i].free_cells()))
         maze, observation = pairs.base.mazes[largest], pairs.base.observations[largest]
-        steps = [name for name in agent.layer_names if "." not in name]
         for writer in writers:
-            found = filters[writer]
-            before = steps[steps.index(writer) - 1]
-            inputs = agent.activations(observation[None], [before])[before].cpu().numpy()
-            maps = found_maps(found, inputs, 6)[0]
-            drawn[f"spectrum-{writer}"] = Drawing(
+            found, name = writer.filters, writer.block
+            inputs = agent.activations(observation[None], [writer.before])[writer.before]
+            maps = writer.maps(inputs.cpu().numpy(), 6)[0]
+            drawn[f"spectrum-{name}"] = Drawing(
                 draw_weights.spectrum(
                     found.values,
-                    title=f"Eigenvalues of the direction in {writer}",
+                    title=f"Eigenvalues of the direction in {name}",
                     unit="eigenfilter",
                 ),
-                f"How the direction's form in {writer} spreads over eigenfilters.",
+                f"How the direction's form in {name} spreads over eigenfilters.",
             )
-            drawn[f"eigenfilters-{writer}"] = Drawing(
-                draw_weights.filter_strip(found, 6, title=f"Leading eigenfilters in {writer}"),
-                f"The eigenfilters by which {writer} writes the direction.",
+            drawn[f"eigenfilters-{name}"] = Drawing(
+                draw_weights.filter_strip(found, 6, title=f"Leading eigenfilters in {name}"),
+                f"The eigenfilters by which {name} writes the direction.",
             )
-            drawn[f"filter-maps-{writer}"] = Drawing(
+            drawn[f"filter-maps-{name}"] = Drawing(
                 filter_maps(
                     maze,
                     observation,
@@ -247,18 +245,26 @@ def trace(study: Study) -> Part:
                         for index, each in enumerate(maps)
                     },
                 ),
-                f"Where each eigenfilter of {writer} adds to the direction, in one maze.",
+                f"Where each eigenfilter of {name} adds to the direction, in one maze.",
             )
     else:
         text += "No bilinear layer writes at this layer, so there are no eigenfilters to show. "
+    if len(readers):
+        text += (
+            "Downstream, a bilinear layer multiplies the direction's map s with itself, and with "
+            "the rest of what it sees: the table of readers has the shares of the change. That of "
+            "partners correlates what it is multiplied with to free cells, mouse and path. "
+        )
+    else:
+        text += "No bilinear layer reads this layer's output before the next pool or ReLU. "
+    components, figure = _position_components(study)
+    tables["position-components"], drawn["position-components"] = components, figure
+    first = components.iloc[0]
     text += (
-        "Downstream, a bilinear layer multiplies the direction's map s with itself, and with the "
-        "rest of what it sees; the table of readers has the shares, that of partners says what the "
-        "rest is."
+        "A dense probe of the cheese's row splits into channel patterns, each with its map; the "
+        f"first has {first['share']:.0%} of its weight and a cosine of "
+        f"{first['cosine with the difference direction']:.2f} with the difference direction."
     )
-    components = _position_components(study)
-    tables["position-components"] = components[0]
-    drawn["position-components"] = components[1]
     return Part(
         Section("Into the weights: writers and readers", text, tuple(tables), tuple(drawn)),
         tables=tables,
@@ -281,7 +287,7 @@ def _position_components(study: Study) -> tuple[pd.DataFrame, Drawing]:
             "component": np.arange(len(share)),
             "share": share,
             "cumulative": share.cumsum(),
-            "cosine with the causal direction": (
+            "cosine with the difference direction": (
                 split.channels @ study.directions["difference"]
             ).numpy(),
         }

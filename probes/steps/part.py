@@ -7,6 +7,9 @@ import pandas as pd
 from agents import Agent
 from probes.report import Drawing, Section, Video
 
+ALPHA = 0.05
+"""Level of the tests, over the whole family of claims."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -15,11 +18,12 @@ class Claim:
     Attributes:
         claim: in words.
         effect: measured, with its 95 % interval ``low``, ``high``.
-        control: the same of the control.
-        p: of the difference from the control, not yet corrected; None where no test applies.
+        control: the same of the control, which the effect must exceed.
+        p: of the difference from the control, two-sided, not yet corrected.
         shown: the effect must be above this, interval included, to count as shown.
         negligible: below this, interval included, the claim is contradicted.
-        smaller: the other way round: shown below ``shown``, contradicted above ``negligible``.
+        smaller: the other way round: shown below ``shown`` and below the control, contradicted
+            above ``negligible``.
         decided_by: figure or table.
     """
 
@@ -28,19 +32,21 @@ class Claim:
     low: float
     high: float
     control: float
-    p: float | None
+    p: float
     shown: float
     negligible: float
     decided_by: str
     smaller: bool = False
 
-    def verdict(self, p: float | None) -> str:
+    def verdict(self, p: float) -> str:
         """Return causal, not shown or contradicted, given the corrected p-value."""
         if self.smaller:
-            shown, contradicted = self.high < self.shown, self.low > self.negligible
+            shown = self.high < self.shown and self.effect < self.control
+            contradicted = self.low > self.negligible
         else:
-            shown, contradicted = self.low > self.shown, self.high < self.negligible
-        if shown and (p is None or p < 0.05):
+            shown = self.low > self.shown and self.effect > self.control
+            contradicted = self.high < self.negligible
+        if shown and p < ALPHA:
             return "causal"
         return "contradicted" if contradicted else "not shown"
 

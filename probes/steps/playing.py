@@ -23,7 +23,7 @@ def play(study: Study) -> Part:
         "probe ablated": edit_direction(study, study.directions["probe"], 0.0),
     }
     levels = EVALUATION.first(study.sizes.played_levels)
-    results = paired_rollouts(agents, levels, seed=study.seed, progress=True)
+    results = paired_rollouts(agents, levels, seed=study.seed, progress=study.progress)
     rows = []
     original = results[results["agent"] == "original"]
     for name in agents:
@@ -55,8 +55,11 @@ def play(study: Study) -> Part:
         f"On {len(levels)} held-out levels, with the same sampling noise for all agents: solved "
         "within twice the shortest path plus 10 steps by "
         + ", ".join(f"{name} {value:.2f}" for name, value in solved.items())
-        + ". Averaged over every free cell of 20 mazes, ablating the causal direction moves "
-        f"{cells['total_variation'].mean():.3f} of the probability."
+        + f". Averaged over every free cell of {len(mazes)} of these mazes, ablating the "
+        f"difference direction moves {cells['total_variation'].mean():.3f} of the probability. "
+        "The random direction is one, scaled to change the layer's output as much as the "
+        "difference direction. `change` and `p` compare with the original, level by level; `p` is "
+        "not corrected for their number. An episode without success lasts 500 steps."
     )
     return Part(
         Section(

@@ -1,6 +1,7 @@
 """Plant a cheese in the weights, and see whether the agent goes there."""
 
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,15 @@ from probes.study import DIRECTIONS, Study
 
 STEERED_SHOWN, STEERED_NEGLIGIBLE = 0.5, 0.1
 """A direction steers when in this share of states the move is right for the planted cheese."""
+LARGE = 30
+"""The agent is sent to every cell of mazes with more free cells than this."""
 
 
 def steer_to(study: Study) -> Part:
     """Plant a cheese along each direction: in single states, and for the way to every cell."""
     fitted = [Maze.from_seed(level) for level in np.unique(study.fit.levels).tolist()]
     maps = {
-        cell: each.double()
+        cell: each.cpu().double()
         for cell, each in cheese_maps(study.agent, study.layer, fitted, seed=study.seed).items()
     }
     planted = plantings(study, maps)
@@ -52,21 +55,26 @@ def steer_to(study: Study) -> Part:
             )
         )
 
-    mazes = [maze for maze in map(Maze.from_seed, EVALUATION.first(study.sizes.levels))
-             if len(maze.free_cells()) > 30][: study.sizes.steered_mazes]  # fmt: skip
-    mazes = [maze.with_cheese() for maze in mazes]
-    zero = torch.zeros_like(next(iter(maps.values())))
+    mazes = _large_mazes(study.sizes.steered_mazes)
     direction = study.directions["difference"]
-    biases = {
-        "not steered": lambda change: zero,
-        "along the direction": lambda change: along(change, direction),
-        "along a random one": lambda change: along(change, direction, study.random[0]),
+    biases: dict[str, BiasMap | None] = {
+        "not steered": None,
+        "along the direction": _planted(maps, lambda change: along(change, direction)),
+        "along a random one": _planted(
+            maps, lambda change: along(change, direction, study.random[0])
+        ),
     }
     sent = pd.concat(
-        retarget(study.agent, study.layer, mazes, _planted(maps, zero, bias)).assign(steered=name)
+        retarget(study.agent, study.layer, mazes, bias, progress=study.progress).assign(
+            steered=name
+        )
         for name, bias in biases.items()
     )
-    rates = sent.groupby("steered")["sent"].mean()
+    rates = {
+        name: bootstrap_interval(rows["sent"].to_numpy(float), rows["level"].to_numpy())
+        for name, rows in sent.groupby("steered")
+    }
+    reached = rates["along the direction"]
     show = summary[summary["gain"] == 1.0].set_index("condition")["right"]
     text = (
         "What a cheese in some cell adds to the output of "
@@ -75,12 +83,12 @@ def steer_to(study: Study) -> Part:
         "of another cell added; the likeliest move is then the right one for that cell in "
         f"{show['moved: difference']:.2f} of the states, {show['real cheese']:.2f} when the cheese "
         f"is really there, {show['own cheese']:.2f} without an edit, "
-        f"{show['moved: random']:.2f} along a random direction. In mazes without a cheese it is "
+        f"{show['moved: random']:.2f} along random directions. In mazes without a cheese it is "
         f"{show['planted: difference']:.2f} planted and {show['no cheese']:.2f} not. From the "
-        f"start, {rates['along the direction']:.0%} of the free cells of {len(mazes)} mazes "
-        "without a cheese can be reached so by the likeliest moves ("
-        f"{rates['not steered']:.0%} without steering, {rates['along a random one']:.0%} along a "
-        "random direction)."
+        f"start, {reached.estimate:.0%} [{reached.low:.0%}, {reached.high:.0%}] of the free cells "
+        f"of {len(mazes)} mazes of more than {LARGE} cells, without a cheese, can be reached so by "
+        f"the likeliest moves ({rates['not steered'].estimate:.0%} without steering, "
+        f"{rates['along a random one'].estimate:.0%} along one random direction)."
     )
     example = max(mazes, key=lambda maze: len(maze.free_cells()))
     return Part(
@@ -112,8 +120,16 @@ def steer_to(study: Study) -> Part:
     )
 
 
-def _planted(maps: PlaceMaps, zero: Tensor, bias: Callable[[Tensor], Tensor]) -> BiasMap:
+def _large_mazes(count: int) -> list[Maze]:
+    """Return the first held-out mazes of more than `LARGE` free cells, without their cheese."""
+    mazes = (Maze.from_seed(level) for level in range(EVALUATION.start, EVALUATION.stop))
+    large = (maze.with_cheese() for maze in mazes if len(maze.free_cells()) > LARGE)
+    return list(islice(large, count))
+
+
+def _planted(maps: PlaceMaps, bias: Callable[[Tensor], Tensor]) -> BiasMap:
     """Make the bias for each target; a cell that no fitting level has free gets none."""
+    zero = torch.zeros_like(next(iter(maps.values())))
     return lambda maze, cell: (bias(maps[cell]) if cell in maps else zero).float()
 
 

@@ -10,6 +10,7 @@ from probes.edits import (
     only_direction,
     project_reader,
     remove_direction,
+    scale_about_mean,
     scale_writer,
     steer,
 )
@@ -129,6 +130,41 @@ def test_only_a_direction_is_kept_and_the_rest_is_its_mean(case, observations, d
     assert same(edited, agent, observations, [Intervention(layer, Replace(mean), rest)], tolerance)
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0, 2.5])
+@pytest.mark.parametrize("layer", ["stem", "pool1", "block2", "pool2"])
+def test_a_departure_from_the_mean_is_scaled(case, observations, direction, layer, factor):
+    agent, tolerance = case
+    mean = agent.activations(observations[::-1].copy(), [layer])[layer].double().mean(0) + 0.3
+    y = agent.activations(observations, [layer])[layer].double()
+    u = direction.double() / direction.double().norm()
+    departure = torch.einsum("c,nchw->nhw", u, y - mean)
+    expected = y + (factor - 1) * torch.einsum("c,nhw->nchw", u, departure)
+    edited = scale_about_mean(agent, layer, direction, factor, mean)
+    found = edited.activations(observations, [layer])[layer].double()
+    assert torch.allclose(found, expected, atol=tolerance, rtol=tolerance)
+    assert same(edited, agent, observations, [Intervention(layer, Replace(expected))], tolerance)
+
+
+@pytest.mark.parametrize("layer", ["stem", "pool1", "block2"])
+def test_a_departure_scaled_by_one_stays(case, observations, direction, layer):
+    agent, tolerance = case
+    mean = agent.activations(observations, [layer])[layer].mean(0)
+    kept = scale_about_mean(agent, layer, direction, 1.0, mean)
+    assert torch.allclose(kept.logits(observations), agent.logits(observations), atol=tolerance)
+    assert kept.config.edits[-1] == f"{layer}: a direction scaled by 1 about its mean"
+
+
+def test_scaled_twice_about_the_same_mean_the_factors_multiply(case, observations, direction):
+    agent, tolerance = case
+    for layer in ("pool1", "block2"):
+        mean = agent.activations(observations, [layer])[layer].mean(0)
+        once = scale_about_mean(agent, layer, direction, -1.5, mean)
+        twice = scale_about_mean(
+            scale_about_mean(agent, layer, direction, 3.0, mean), layer, direction, -0.5, mean
+        )
+        assert torch.allclose(twice.logits(observations), once.logits(observations), atol=tolerance)
+
+
 def test_a_scaled_writer_changes_only_its_own_branch(case, observations, direction):
     agent, tolerance = case
     conv = agent.layer("block2.bilinear")
@@ -160,7 +196,7 @@ def test_the_dense_layer_is_blinded_to_a_channel_at_every_position(case, observa
     assert same(edited, agent, observations, [hook], tolerance)
 
 
-def test_a_relu_agent_is_edited_where_it_is_linear(observations):
+def test_a_relu_agent_is_edited_where_it_is_linear(observations, tmp_path):
     agent = Agent.new("impala-compact", seed=1, channels=(4, 4), blocks=(1, 1), features=12)
     agent = agent.with_layer("action_net", torch.nn.Linear(12, 15))
     u = torch.tensor([1.0, 2, 0, -1])
@@ -168,6 +204,13 @@ def test_a_relu_agent_is_edited_where_it_is_linear(observations):
         edited = remove_direction(agent, layer, u)
         hook = Intervention(layer, Scale(0.0), span(u))
         assert same(edited, agent, observations, [hook], 1e-5)
+    mean = agent.activations(observations, ["block1"])["block1"].mean(0)
+    scaled = scale_about_mean(agent, "block1", u, -1.0, mean)
+    kept = Replace(2 * mean - agent.activations(observations, ["block1"])["block1"])
+    assert same(scaled, agent, observations, [Intervention("block1", kept, span(u))], 1e-5)
+    scaled.save(tmp_path / "scaled")
+    loaded = agents.load(tmp_path / "scaled", device="cpu")
+    assert torch.allclose(loaded.logits(observations), scaled.logits(observations), atol=1e-6)
     with pytest.raises(ValueError, match=r"next layer is a ReluBlock.*choose another layer"):
         remove_direction(agent, "pool1", u)
     with pytest.raises(ValueError, match=r"block1 is a ReluBlock, not bilinear.*no bilinear layer"):
@@ -183,6 +226,10 @@ def test_edited_agents_are_saved_and_the_original_stays(observations, direction,
         "read": remove_direction(agent, "pool1", direction),
         "only": only_direction(agent, "pool1", direction, mean),
         "scaled": scale_writer(agent, "block1", direction, {0: -1.0}),
+        "about the mean": scale_about_mean(agent, "pool1", direction, 0.0, mean),
+        "twice": scale_about_mean(
+            scale_about_mean(agent, "pool1", direction, 0.5, mean), "pool1", direction, 3.0, mean
+        ),
         "steered": steer(agent, "pool1", torch.ones(CHANNELS, 16, 16)),
     }
     assert torch.equal(agent.logits(observations), before)
@@ -212,5 +259,9 @@ def test_bad_input_is_refused(direction):
         scale_writer(agent, "block1", direction, {500: 0.0})
     with pytest.raises(ValueError, match="expected a mean"):
         only_direction(agent, "pool1", direction, torch.zeros(5, 16, 16))
+    with pytest.raises(ValueError, match=r"expected a mean.* 6 channels, got shape \(6,\)"):
+        scale_about_mean(agent, "pool1", direction, 0.0, torch.zeros(6))
+    with pytest.raises(ValueError, match="unknown layer 'pool7'; choose from stem"):
+        scale_about_mean(agent, "pool7", direction, 0.0, torch.zeros(6, 16, 16))
     with pytest.raises(ValueError, match="does not fit pool1"):
         steer(agent, "pool1", torch.zeros(CHANNELS, 4, 4))

@@ -12,8 +12,8 @@ from probes.interventions import (
     Resample,
     Scale,
     activations,
+    logits_after,
     run,
-    steered_logits,
 )
 from probes.subspaces import component, random_subspace
 
@@ -97,11 +97,20 @@ def test_interventions_follow_each_other(agent, observations):
 
 def test_steering_by_sample_equals_an_edited_agent_for_each(agent, observations):
     bias = torch.randn(5, CHANNELS, 16, 16)
-    steered = steered_logits(agent, "pool1", observations, bias)
+    steered = logits_after(agent, "pool1", output(agent, observations, "pool1") + bias, batch=2)
     for index in range(5):
         edited = steer(agent, "pool1", bias[index]).logits(observations[index : index + 1])
         assert torch.allclose(steered[index], edited[0], atol=1e-5)
     assert not torch.allclose(steered, agent.logits(observations), atol=1e-2)
+
+
+@pytest.mark.parametrize("layer", ["stem", "pool1", "block2", "flatten", "dense"])
+def test_logits_after_a_layer_are_those_of_a_run_with_its_outputs_replaced(
+    agent, observations, others, layer
+):
+    theirs = output(agent, others, layer)
+    replaced = run(agent, observations, [Intervention(layer, Replace(theirs))])
+    assert torch.allclose(logits_after(agent, layer, theirs, batch=3), replaced, atol=1e-5)
 
 
 def hooks(agent):
@@ -129,5 +138,5 @@ def test_bad_input_is_refused(agent, observations, others):
         Intervention("pool1", Scale(0.0), torch.ones(2, CHANNELS))
     with pytest.raises(ValueError, match="does not fit"):
         run(agent, observations, [Intervention("pool1", Scale(0.0), torch.eye(CHANNELS + 1))])
-    with pytest.raises(ValueError, match="2 bias maps for 5"):
-        steered_logits(agent, "pool1", observations, torch.zeros(2, CHANNELS, 16, 16))
+    with pytest.raises(ValueError, match=r"'block1\.bilinear' is no step.*choose from stem, pool1"):
+        logits_after(agent, "block1.bilinear", torch.zeros(2, CHANNELS, 16, 16))

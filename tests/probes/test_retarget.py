@@ -51,7 +51,10 @@ def test_mazes_are_told_apart_and_cheese_ends_the_way(agent):
     small, large = (Maze.from_seed(seed) for seed in (5, 3))
     on_the_way = shortest_path(large, large.mouse, top_right(large))[2]
     mazes = [small, large.with_cheese(on_the_way)]
-    table = retarget(agent, "pool1", mazes, lambda maze, target: torch.zeros(4, 16, 16))
+    table = retarget(agent, "pool1", mazes, None)
+    zero = retarget(agent, "pool1", mazes, lambda maze, target: torch.zeros(4, 16, 16))
+    assert table["sent"].equals(zero["sent"])
+    assert np.allclose(table["reach"], zero["reach"], atol=1e-5)
     assert table.groupby("maze")["level"].unique().map(list).tolist() == [[5], [3]]
     counts = [len(maze.free_cells()) - 1 for maze in mazes]
     assert table.groupby("maze").size().tolist() == counts

@@ -6,6 +6,7 @@ from scipy import stats
 
 from probes.statistics import (
     bootstrap_interval,
+    bootstrap_of_means,
     holm,
     level_means,
     paired_difference,
@@ -33,6 +34,18 @@ def test_bootstrap_of_the_mean_is_the_general_bootstrap():
     values, ids = clustered(np.random.default_rng(0))
     general = bootstrap_interval(values, ids, lambda rows: rows.mean(), n_resamples=300)
     np.testing.assert_allclose(bootstrap_interval(values, ids, n_resamples=300), general)
+
+
+def test_bootstrap_of_means_is_the_general_bootstrap_of_a_ratio():
+    values, ids = clustered(np.random.default_rng(0))
+    columns = np.stack([values, 5 + values**2], 1)[7:]  # levels of unequal size
+    general = bootstrap_interval(
+        columns, ids[7:], lambda rows: rows[:, 0].mean() / rows[:, 1].mean(), n_resamples=300
+    )
+    found = bootstrap_of_means(
+        columns, ids[7:], lambda means: means[..., 0] / means[..., 1], n_resamples=300
+    )
+    np.testing.assert_allclose(found, general)
 
 
 def test_bootstrap_passes_whole_rows_to_the_statistic():

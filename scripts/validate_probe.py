@@ -44,8 +44,8 @@ class Options:
 
 def main() -> None:
     """Validate, save, and print the verdict."""
-    options = tyro.cli(Options, description=__doc__)
     try:
+        options = tyro.cli(Options, description=__doc__)
         check_output(options.out, options.overwrite)
         report = validate(
             load(options.agent, options.device),

@@ -266,7 +266,12 @@ def trace(study: Study) -> Part:
         f"{first['cosine with the difference direction']:.2f} with the difference direction."
     )
     return Part(
-        Section("Into the weights: writers and readers", text, tuple(tables), tuple(drawn)),
+        Section(
+            "Into the weights: writers and readers",
+            text,
+            tuple(name for name, table in tables.items() if len(table)),
+            tuple(drawn),
+        ),
         tables=tables,
         figures=drawn,
     )

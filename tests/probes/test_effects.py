@@ -1,0 +1,104 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from probes.dataset import NO_MOVE
+from probes.effects import (
+    FACTORS,
+    against_control,
+    control_edits,
+    dose_response,
+    edit_direction,
+    effects_of,
+    matched_factor,
+    mean_effects,
+    move_effects,
+)
+from probes.moves import move_probabilities
+
+
+def test_effects_on_moves_by_hand():
+    original = np.array([[0.7, 0.1, 0.1, 0.1, 0.0], [0.2, 0.8, 0, 0, 0], [0.0, 0, 1, 0, 0]])
+    edited = np.array([[0.2, 0.6, 0.1, 0.1, 0.0], [0.1, 0.9, 0, 0, 0], [0.0, 0, 0, 1, 0]])
+    table = move_effects(original, edited, np.array([0, 1, NO_MOVE]), np.array([4, 4, 5]))
+    assert table["level"].tolist() == [4, 4, 5]
+    assert np.allclose(table["loss"], [0.5, -0.1, np.nan], equal_nan=True)
+    assert np.allclose(table["right"], [0, 1, np.nan], equal_nan=True)
+    assert np.allclose(table["total_variation"], [0.5, 0.1, 1.0])
+
+
+def size_of_change(study, edited):
+    """Root mean square change of the layer's output over the fitting levels, in vector norm."""
+    after = edited.activations(study.fit.observations, [study.layer])[study.layer].double()
+    return (after - study.fit.activations[study.layer]).square().sum(1).mean().sqrt().item()
+
+
+@pytest.mark.parametrize("factor", [-2.0, 0.0, 0.5])
+def test_controls_change_the_layers_output_as_much(study, factor):
+    direction = study.directions["difference"]
+    own = size_of_change(study, edit_direction(study, direction, factor))
+    controls = control_edits(study, direction, factor)
+    assert len(controls) == len(study.random)
+    assert own > 1e-3
+    for control in controls:
+        assert size_of_change(study, control) == pytest.approx(own, rel=1e-4)
+    unmatched = edit_direction(study, study.random[0], factor)
+    assert size_of_change(study, unmatched) != pytest.approx(own, rel=1e-2)
+
+
+def test_matched_factors(study):
+    direction, control = study.directions["difference"], study.random[0]
+    assert matched_factor(study, direction, control, 1.0) == 1
+    assert matched_factor(study, direction, 3 * direction, 0.0) == pytest.approx(2 / 3)
+    assert matched_factor(study, direction, direction, -0.5) == pytest.approx(-0.5)
+
+
+def test_no_edit_has_no_effect_and_an_edit_its_own(study):
+    states, levels = study.pairs.base, study.pairs.levels
+    original = move_probabilities(study.agent, states.observations)
+    edited = edit_direction(study, study.directions["difference"], -2.0)
+    none, some = effects_of(original, [study.agent, edited], states, levels)
+    assert not none[["loss", "total_variation"]].any(axis=None)
+    after = move_probabilities(edited, states.observations)
+    pd.testing.assert_frame_equal(some, move_effects(original, after, states.moves, levels))
+    assert some["total_variation"].max() > 0.1
+
+
+def test_controls_are_averaged_state_by_state():
+    tables = [pd.DataFrame({"level": [1, 2], "loss": values}) for values in ([0.1, 0.5], [0.3, 0])]
+    mean = mean_effects(tables)
+    assert mean["level"].tolist() == [1, 2] and np.allclose(mean["loss"], [0.2, 0.25])
+
+
+def test_against_control_has_both_means_and_the_test_by_level():
+    rng = np.random.default_rng(0)
+    levels = np.repeat(np.arange(12), 3)
+    effect = pd.DataFrame({"level": levels, "loss": 0.5 + 0.1 * rng.standard_normal(36)})
+    control = pd.DataFrame({"level": levels, "loss": 0.1 * rng.standard_normal(36)})
+    row = against_control("edit", effect, control)
+    assert (row["intervention"], row["metric"], row["levels"]) == ("edit", "loss", 12)
+    assert row["effect"] == pytest.approx(effect["loss"].mean())
+    assert row["control"] == pytest.approx(control["loss"].mean())
+    assert row["difference"] == pytest.approx(row["effect"] - row["control"])
+    assert row["low"] < row["effect"] < row["high"]
+    assert row["p"] == 2 / 2**12  # all levels differ alike
+    assert against_control("same", effect, effect)["p"] == 1
+
+
+def test_dose_response(study):
+    direction = study.directions["difference"]
+    table = dose_response(study, {"difference": direction})
+    assert len(table) == len(FACTORS) * 2 * 2
+    assert set(table["intervention"]) == {"difference", "random, sized as difference"}
+    value = table.set_index(["kind", "factor", "metric"])["value"]
+    kept = value["edit", 1.0, "right move"]
+    assert kept == value["control", 1.0, "right move"]
+    for kind in ("edit", "control"):
+        assert value[kind, 1.0, "probability moved"] < 1e-4
+        assert value[kind, -2.0, "probability moved"] > value[kind, 0.5, "probability moved"]
+    states = study.pairs.base
+    original = move_probabilities(study.agent, states.observations)
+    ablated = edit_direction(study, direction, 0.0)
+    (by_hand,) = effects_of(original, [ablated], states, study.pairs.levels)
+    moved = by_hand["total_variation"].mean()
+    assert value["edit", 0.0, "probability moved"] == pytest.approx(moved)

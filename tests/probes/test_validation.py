@@ -1,0 +1,220 @@
+"""The protocol from end to end, by the library and by the script, on a small untrained agent."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import agents
+from probes.report import VERDICTS
+from probes.statistics import holm
+from probes.steps.part import Claim
+from probes.study import Sizes
+from probes.validation import judge, validate
+
+SIZES = {
+    "levels": 5,
+    "fit_levels": 10,
+    "states_per_level": 2,
+    "pairs_per_level": 1,
+    "controls": 2,
+    "steered_mazes": 2,
+    "played_levels": 2,
+}
+SCRIPT = Path(__file__).parents[2] / "scripts" / "validate_probe.py"
+
+
+@pytest.fixture(scope="module")
+def report(bilinear_agent):
+    return validate(bilinear_agent, sizes=Sizes(**SIZES), seed=3, name="small", progress=False)
+
+
+@pytest.fixture(scope="module")
+def folder(report, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("validation") / "run"
+    report.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("validate_probe", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def agent_folder(bilinear_agent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agents") / "small"
+    bilinear_agent.save(folder)
+    return folder
+
+
+def claim(name, effect, p, **kwargs):
+    return Claim(name, effect, effect - 0.1, effect + 0.1, 0.0, p, 0.5, 0.1, "figure", **kwargs)
+
+
+def test_claims_are_judged_by_corrected_p_values():
+    p_values = [0.01, 0.04, 0.03]
+    verdict = judge([claim(f"{p}", 0.8, p) for p in p_values])
+    assert np.allclose(verdict["p"], holm(p_values)) and np.allclose(
+        verdict["p"], [0.03, 0.06, 0.06]
+    )
+    assert verdict["verdict"].tolist() == ["causal", "not shown", "not shown"]
+    assert judge([claim("alone", 0.8, 0.04)])["verdict"].tolist() == ["causal"]
+    assert judge([claim("none", -0.5, 0.04)])["verdict"].tolist() == ["contradicted"]
+
+
+def test_verdict_tells_the_claims_apart_for_each_direction(report):
+    claims = report.verdict["claim"].str.extract(r"^(.*?): (\w+)")
+    assert len(claims) == 15 and not report.verdict["claim"].duplicated().any()
+    for direction in ("probe", "pattern", "difference"):
+        said = claims.loc[claims[0] == direction, 1].tolist()
+        assert said == ["sufficient", "necessary", "specific", "steerable"]
+    assert set(report.verdict["verdict"]) <= set(VERDICTS)
+    numbers = report.verdict[["effect", "low", "high", "control", "p"]]
+    assert np.isfinite(numbers.to_numpy(float)).all()
+    assert (report.verdict["low"] <= report.verdict["effect"] + 1e-12).all()
+    assert (report.verdict["effect"] <= report.verdict["high"] + 1e-12).all()
+    decided_by = {*report.figures, *report.tables}
+    assert set(report.verdict["decided_by"]) <= decided_by
+
+
+def test_everything_is_shown_in_some_section(report):
+    saved_only = {"rollouts", "cells", "readers", "partners"}  # no block reads block2: a pool does
+    for kind, unshown in (("tables", saved_only), ("figures", set()), ("videos", set())):
+        shown = [name for section in report.sections for name in getattr(section, kind)]
+        assert len(shown) == len(set(shown))
+        assert set(shown) | unshown == set(getattr(report, kind))
+
+
+def test_a_whole_layer_swapped_is_the_other_maze(report):
+    table = report.tables["interchange"]
+    whole = table[table["subspace"] == "all"]
+    assert whole["layer"].tolist() == [
+        "stem", "pool1", "block1", "block2", "pool2", "block3", "block4"
+    ]  # fmt: skip
+    assert np.allclose(whole["share"], 1, atol=1e-3)
+    assert (whole["follow"] == whole["follow_source"]).all()
+
+
+def test_the_folder_is_complete(report, folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "report.md", "settings.json", "tables", "figures", "videos", "agents", "tensorboard"
+    }  # fmt: skip
+    text = (folder / "report.md").read_text()
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert len(links) == len(report.figures) + len(report.videos)
+    for link in links:
+        with Image.open(folder / link) as picture:
+            assert min(picture.size) > 100
+    for name in re.findall(r"`(tables/.*?\.csv)`", text):
+        assert not pd.read_csv(folder / name).empty
+    assert len(list((folder / "tables").iterdir())) == len(report.tables) + 1
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_settings_are_json_that_says_how_to_repeat_it(folder):
+    settings = json.loads((folder / "settings.json").read_text())
+    assert (settings["agent"], settings["layer"], settings["seed"]) == ("small", "block2", 3)
+    assert settings["sizes"] == SIZES
+    assert settings["levels"] == {
+        "training": "unknown",
+        "fitting": "first 10 of levels 100000 to 199999",
+        "evaluation": "first 5 of levels 0 to 99999",
+    }
+    assert settings["command"].startswith("python ") and settings["versions"]["torch"]
+
+
+def test_the_saved_edited_agents_are_those_of_the_report(report, folder, bilinear_agent, study):
+    observations = study.held_out.observations[:8]
+    before = bilinear_agent.logits(observations)
+    assert set(report.agents) == {
+        "probe-ablated", "pattern-ablated", "difference-ablated", "top-eigenfilter-ablated",
+        "top-8-eigenfilters-ablated", "all-eigenfilters-ablated",
+    }  # fmt: skip
+    for name, edited in report.agents.items():
+        loaded = agents.load(folder / "agents" / name, device="cpu")
+        assert loaded.config.edits == edited.config.edits
+        assert loaded.logits(observations).equal(edited.logits(observations))
+        assert not loaded.logits(observations).allclose(before, atol=1e-4)
+
+
+def run_script(script, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["validate_probe.py", *map(str, options), "--no-progress"])
+    script.main()
+
+
+def test_script_does_the_same_and_the_same_seed_gives_the_same_tables(
+    script, agent_folder, report, folder, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    shutil.copytree(folder, out)
+    (out / "stray").touch()
+    sizes = [f"--{name.replace('_', '-')}={size}" for name, size in SIZES.items()]
+    options = ["--agent", agent_folder, "--layer", "block2", "--out", out, "--seed", 3, *sizes]
+    run_script(script, monkeypatch, *options, "--overwrite")
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert report.table() in printed.out
+    assert f"Report:       {out / 'report.md'}" in printed.out
+    assert f"tensorboard --logdir {out}" in printed.out
+    assert not (out / "stray").exists()
+    again = {path.name: path.read_bytes() for path in (out / "tables").iterdir()}
+    first = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--agent", "nobody"], r"'nobody' is no folder, nor an agent of the zoo"),
+        (["--layer", "block9"], r"unknown layer 'block9'; choose from stem, pool1, block1"),
+        (["--concept", "fame"], r"unknown concept 'fame'; choose from cheese_presence"),
+        (["--concept", "mouse_position"], r"no counterfactual pairs for 'mouse_position'; choose"),
+        (["--levels", "2"], r"levels must be at least 5, got 2"),
+        (["--device", "abacus"], r"no device 'abacus' here; choose from auto, cpu"),
+    ],
+)
+def test_script_refuses_bad_options_and_writes_nothing(
+    script, agent_folder, options, message, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        run_script(script, monkeypatch, "--agent", agent_folder, "--out", out, *options)
+    assert re.search(message, str(stopped.value.code))
+    assert not out.exists() and capsys.readouterr().out == ""
+
+
+def test_script_refuses_an_existing_folder_before_any_work(script, folder, tmp_path, monkeypatch):
+    def no_work(*args):
+        raise AssertionError("an agent was loaded")
+
+    monkeypatch.setattr(script, "load", no_work)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit, match="run exists"):
+        run_script(script, monkeypatch, "--out", folder)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dear.jpg").touch()
+    with pytest.raises(SystemExit, match=r"no report\.md"):
+        run_script(script, monkeypatch, "--out", tmp_path / "photos", "--overwrite")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_stopped_script_writes_nothing(script, agent_folder, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "validate", stop)
+    with pytest.raises(SystemExit, match="stopped; nothing was written"):
+        run_script(script, monkeypatch, "--agent", agent_folder, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

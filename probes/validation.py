@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from agents import Agent
 from agents.folder import provenance
-from envs import EVALUATION, FITTING
+from envs import EVALUATION, FITTING, generate_maze
+from envs.state import WALL
 from probes.concepts import Concept, cheese_presence
 from probes.probe import LinearProbe
 from probes.report import Section, ValidationReport
@@ -75,7 +76,8 @@ def validate(
             steps.set_description(title)
             parts.append(step(study))
     claims = [claim for part in parts for claim in part.claims]
-    parts.append(_rules(claims, sizes))
+    repeated = repeated_mazes(FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels))
+    parts.append(_rules(claims, sizes, repeated))
     settings = {
         **provenance(),
         "agent": name,
@@ -126,7 +128,17 @@ def judge(claims: list[Claim]) -> pd.DataFrame:
     )
 
 
-def _rules(claims: list[Claim], sizes: Sizes) -> Part:
+def repeated_mazes(fitting: list[int], evaluation: list[int]) -> int:
+    """Count the evaluation levels whose walls are those of a fitting level: small mazes repeat."""
+    seen = {_walls(level) for level in fitting}
+    return sum(_walls(level) in seen for level in evaluation)
+
+
+def _walls(level: int) -> bytes:
+    return (generate_maze(level).grid == WALL).tobytes()
+
+
+def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> Part:
     """Say when a claim counts as causal or contradicted, and what could be found."""
     signs = [("<", ">") if claim.smaller else (">", "<") for claim in claims]
     table = pd.DataFrame(
@@ -145,7 +157,8 @@ def _rules(claims: list[Claim], sizes: Sizes) -> Part:
         "interval is beyond the bound under `contradicted`; else not shown. Intervals are "
         f"bootstraps by level. With {sizes.levels} levels, a difference from the control of "
         f"{smallest:.2f} standard deviations between levels is found with probability 0.8, even "
-        "under the strictest corrected level."
+        "under the strictest corrected level. Levels are held out by their seeds; small mazes "
+        f"come up again: {repeated} of the {sizes.levels} have the walls of a fitting level."
     )
     return Part(Section("How the verdict is reached", text, ("rules",)), tables={"rules": table})
 

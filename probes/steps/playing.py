@@ -1,11 +1,17 @@
 """Let the original and the edited agents play, and compare what they do in every cell."""
 
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import numpy as np
 import pandas as pd
 
-from envs import EVALUATION, Maze
+from agents import Agent
+from envs import EVALUATION, Maze, decision_square, expert_moves, observe, top_right
 from probes.behaviour import compare, field, fields, paired_rollouts, reach_grid, vector_field
 from probes.effects import control_edits, edit_direction
 from probes.maps import cell_heatmap, vector_fields
+from probes.moves import move_probabilities
 from probes.report import Drawing, Section, Video
 from probes.statistics import bootstrap_interval, paired_difference
 from probes.steps.part import Part
@@ -24,24 +30,13 @@ def play(study: Study) -> Part:
     }
     levels = EVALUATION.first(study.sizes.played_levels)
     results = paired_rollouts(agents, levels, seed=study.seed, progress=study.progress)
-    rows = []
-    original = results[results["agent"] == "original"]
-    for name in agents:
-        own = results[results["agent"] == name]
-        for metric in ("solved", "success", "return", "steps"):
-            values = own[metric].to_numpy(float)
-            row: dict[str, str | float] = {"agent": name, "metric": metric}
-            row |= bootstrap_interval(values, own["level"].to_numpy())._asdict()
-            if name != "original":
-                paired = paired_difference(values, original[metric].to_numpy(float), own["level"])
-                row |= {
-                    "change": paired.difference,
-                    "change_low": paired.low,
-                    "change_high": paired.high,
-                    "p": paired.p_value,
-                }
-            rows.append(row)
-    table = pd.DataFrame(rows)
+    decided = decisions(agents, len(levels))
+    table = pd.concat(
+        [
+            _compared(results, ("solved", "success", "return", "steps")),
+            _compared(decided, ("towards cheese", "towards top right")),
+        ]
+    )
     mazes = [Maze.from_seed(level) for level in levels[:20]]
     example = max(mazes, key=lambda maze: len(maze.free_cells()))
     before, after = fields(study.agent, mazes), fields(agents["difference ablated"], mazes)
@@ -50,12 +45,20 @@ def play(study: Study) -> Part:
         for one, other, maze in zip(before, after, mazes, strict=True)
     )
     shown = field(study.agent, example), field(agents["difference ablated"], example)
-    solved = table[table["metric"] == "solved"].set_index("agent")["estimate"]
+    solved, cheese, corner = (
+        table[table["metric"] == metric].set_index("agent")["estimate"]
+        for metric in ("solved", "towards cheese", "towards top right")
+    )
     text = (
         f"On {len(levels)} held-out levels, with the same sampling noise for all agents: solved "
         "within twice the shortest path plus 10 steps by "
         + ", ".join(f"{name} {value:.2f}" for name, value in solved.items())
-        + f". Averaged over every free cell of {len(mazes)} of these mazes, ablating the "
+        + f". Where the ways to the cheese and to the top right corner part (in {len(levels)} "
+        f"levels), the original's next move is towards the cheese with probability "
+        f"{cheese['original']:.2f} and towards the corner with {corner['original']:.2f}; with the "
+        f"difference direction ablated {cheese['difference ablated']:.2f} and "
+        f"{corner['difference ablated']:.2f}. "
+        f"Averaged over every free cell of {len(mazes)} mazes, ablating the "
         f"difference direction moves {cells['total_variation'].mean():.3f} of the probability. "
         "The random direction is one, scaled to change the layer's output as much as the "
         "difference direction. `change` and `p` compare with the original, level by level; `p` is "
@@ -69,7 +72,12 @@ def play(study: Study) -> Part:
             ("vector-field", "reach"),
             ("original-and-edited",),
         ),
-        tables={"behaviour": table, "rollouts": results, "cells": cells},
+        tables={
+            "behaviour": table,
+            "rollouts": results,
+            "decisions": decided,
+            "cells": cells,
+        },
         figures={
             "vector-field": Drawing(
                 vector_fields(
@@ -104,3 +112,55 @@ def play(study: Study) -> Part:
             )
         },
     )
+
+
+def decisions(agents: Mapping[str, Agent], levels: int) -> pd.DataFrame:
+    """Ask agents where the ways to the cheese and to the top right corner part.
+
+    Args:
+        agents: by name.
+        levels: how many of the first held-out levels in which the two ways part.
+
+    Returns:
+        A row for each agent and level: ``agent``, ``level``, and the probabilities of the next move
+        ``towards cheese`` and ``towards top right``.
+    """
+    mazes = (Maze.from_seed(level) for level in range(EVALUATION.start, EVALUATION.stop))
+    squares = ((maze, decision_square(maze)) for maze in mazes)
+    parting = list(islice(((maze, at) for maze, at in squares if at is not None), levels))
+    observations = observe([maze.with_mouse(at) for maze, at in parting])
+    towards = {
+        "towards cheese": [expert_moves(maze, maze.cheese[0])[at] for maze, at in parting],
+        "towards top right": [expert_moves(maze, top_right(maze))[at] for maze, at in parting],
+    }
+    states, tables = np.arange(len(parting)), []
+    for name, agent in agents.items():
+        moves = move_probabilities(agent, observations)
+        columns = {metric: moves[states, move] for metric, move in towards.items()}
+        tables.append(
+            pd.DataFrame(
+                {"agent": name, "level": [maze.level_seed for maze, _ in parting], **columns}
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _compared(results: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Average each metric for each agent, and compare it with the original's, level by level."""
+    rows = []
+    original = results[results["agent"] == "original"]
+    for name, own in results.groupby("agent", sort=False):
+        for metric in metrics:
+            values, levels = own[metric].to_numpy(float), own["level"].to_numpy()
+            row: dict[str, str | float] = {"agent": name, "metric": metric}
+            row |= bootstrap_interval(values, levels)._asdict()
+            if name != "original":
+                paired = paired_difference(values, original[metric].to_numpy(float), levels)
+                row |= {
+                    "change": paired.difference,
+                    "change_low": paired.low,
+                    "change_high": paired.high,
+                    "p": paired.p_value,
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 import agents
+from envs import Maze
 from probes.report import VERDICTS
 from probes.statistics import holm
 from probes.steps.part import Claim
 from probes.study import Sizes
-from probes.validation import judge, validate
+from probes.validation import judge, repeated_mazes, validate
 
 SIZES = {
     "levels": 5,
@@ -59,6 +60,18 @@ def agent_folder(bilinear_agent, tmp_path_factory):
     return folder
 
 
+def test_repeated_mazes_are_counted():
+    mazes = {level: Maze.from_seed(level) for level in range(40)}
+    small = [level for level, maze in mazes.items() if len(maze.free_cells()) == 7]
+    large = [level for level, maze in mazes.items() if len(maze.free_cells()) > 90]
+    assert len(small) > 4 and len(large) > 2
+    assert repeated_mazes(small[:1] + large, large) == len(large)
+    assert repeated_mazes(large[:1], large) == 1
+    first = mazes[small[0]].free_cells()
+    same = [level for level in small if mazes[level].free_cells() == first]
+    assert repeated_mazes(small[:1], small) == len(same)
+
+
 def claim(name, effect, p, **kwargs):
     return Claim(name, effect, effect - 0.1, effect + 0.1, 0.0, p, 0.5, 0.1, "figure", **kwargs)
 
@@ -90,7 +103,8 @@ def test_verdict_tells_the_claims_apart_for_each_direction(report):
 
 
 def test_everything_is_shown_in_some_section(report):
-    saved_only = {"rollouts", "cells", "readers", "partners"}  # no block reads block2: a pool does
+    saved_only = {"rollouts", "decisions", "cells"}
+    saved_only |= {"readers", "partners"}  # no block reads block2: a pool does
     for kind, unshown in (("tables", saved_only), ("figures", set()), ("videos", set())):
         shown = [name for section in report.sections for name in getattr(section, kind)]
         assert len(shown) == len(set(shown))

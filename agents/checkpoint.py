@@ -139,7 +139,7 @@ class Agent:
             raise ValueError(f"this {kind} does not fit {name}: {error}") from error
         return edited
 
-    def logits(self, observations: Observations, *, batch: int = 256) -> Float[Tensor, "n actions"]:
+    def logits(self, observations: Observations, *, batch: int = 128) -> Float[Tensor, "n actions"]:
         """Return the action logits, on the agent's device, ``batch`` observations at a time.
 
         Raises:
@@ -150,7 +150,7 @@ class Agent:
         return torch.cat(parts)
 
     def activations(
-        self, observations: Observations, layers: Iterable[str], *, batch: int = 256
+        self, observations: Observations, layers: Iterable[str], *, batch: int = 128
     ) -> dict[str, Float[Tensor, "n *output"]]:
         """Return the outputs of the named layers, on the agent's device.
 

@@ -25,7 +25,7 @@ NO_MOVE = -1
 
 T = TypeVar("T")
 
-_BATCH = 256
+_BATCH = 128
 _FACINGS: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 

@@ -141,7 +141,7 @@ def run(
     observations: Observations,
     interventions: Iterable[Intervention] = (),
     *,
-    batch: int = 256,
+    batch: int = 128,
 ) -> Float[Tensor, "n actions"]:
     """Return the agent's action logits under interventions.
 
@@ -159,7 +159,7 @@ def activations(
     layers: Iterable[str],
     interventions: Iterable[Intervention] = (),
     *,
-    batch: int = 256,
+    batch: int = 128,
 ) -> dict[str, Float[Tensor, "n *output"]]:
     """Return the outputs of layers (``action_net`` and ``value_net`` too) under interventions.
 
@@ -193,7 +193,7 @@ def activations(
 
 
 def logits_after(
-    agent: Agent, layer: str, outputs: Float[Tensor, "n *output"], *, batch: int = 256
+    agent: Agent, layer: str, outputs: Float[Tensor, "n *output"], *, batch: int = 128
 ) -> Float[Tensor, "n actions"]:
     """Return the logits when a layer gives these outputs: only what comes after it runs.
 

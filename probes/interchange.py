@@ -81,7 +81,8 @@ def interchange_summary(
         the way to the target the policy goes, ``1 - mean(kl) / mean(kl_base)`` (a ratio of means:
         pairs whose policies hardly differ would make single ratios explode; 1 is all the way,
         negative is away from it); ``follow`` and ``keep``, shares of pairs; each of these three
-        with ``_low`` and ``_high``; ``follow_base``, ``follow_source``, ``pairs``, ``levels``.
+        with ``_low`` and ``_high``, NaN where one of its values is not finite; ``follow_base``,
+        ``follow_source``, ``pairs``, ``levels``.
     """
     rows = []
     for (layer, subspace, rank), group in table.groupby(["layer", "subspace", "rank"], sort=False):
@@ -91,7 +92,7 @@ def interchange_summary(
             ("follow", group[["follow"]].to_numpy(), _mean),
             ("keep", group[["keep"]].to_numpy(), _mean),
         ):
-            if np.isnan(values).any():
+            if not np.isfinite(values).all():
                 row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
                 continue
             estimate, low, high = bootstrap_of_means(

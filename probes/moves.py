@@ -17,12 +17,15 @@ Moves = Float[np.ndarray, "n 5"]
 def move_distribution(logits: Float[Tensor, "n actions"]) -> Moves:
     """Return the probability of each move, in float64.
 
+    An edit may drive a bilinear network, a polynomial of high degree, beyond what floats hold: an
+    infinite logit then stands for the largest number, and one that is no number for 0.
+
     Raises:
         ValueError: not ProcGen's 15 actions.
     """
     if logits.ndim != 2 or logits.shape[1] != NUM_ACTIONS:
         raise ValueError(f"expected logits (n, {NUM_ACTIONS}), got shape {tuple(logits.shape)}")
-    actions = torch.softmax(logits.detach().cpu().double(), 1)
+    actions = torch.softmax(logits.detach().cpu().double().nan_to_num(), 1)
     groups = [actions[:, list(group)].sum(1) for _, group in sorted(ACTIONS_OF_MOVE.items())]
     return torch.stack(groups, 1).numpy()
 

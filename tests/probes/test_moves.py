@@ -35,3 +35,14 @@ def test_divergences_by_hand():
 def test_other_actions_are_refused():
     with pytest.raises(ValueError, match="15"):
         move_distribution(torch.zeros(2, 4))
+
+
+def test_logits_beyond_what_floats_hold_still_give_probabilities():
+    logits = torch.zeros(3, 15)
+    logits[0] = torch.nan
+    logits[1, 4] = torch.inf
+    logits[2, 7] = -torch.inf
+    moves = move_distribution(logits)
+    assert np.allclose(moves[0], move_distribution(torch.zeros(1, 15)))
+    assert sorted(moves[1]) == [0, 0, 0, 0, 1]
+    assert np.isfinite(moves).all() and np.allclose(moves.sum(1), 1)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.font_manager  # writes its list of fonts, if there is none
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,12 @@ def test_import_is_silent_and_writes_nothing(package, tmp_path):
     done = subprocess.run(
         [sys.executable, "-B", "-c", f"import {package}"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": "",
+            "HOME": str(tmp_path),
+            "MPLCONFIGDIR": matplotlib.get_cachedir(),  # its list of fonts is its own
+        },
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,6 +4,10 @@ The student plays, and in every state it gets into the expert says what it would
 et al. 2011, DAgger, with one gradient step for each state and no replay: replayed mazes are
 memorised). The loss has the expert's move and, for the critic, its discounted return; nothing
 in it says where cheese, mouse or walls are, so that a probe's finding is not planted.
+
+The accuracy shown while training flatters: a maze stays in play for a dozen steps, and what is
+learned from one of its states helps in the next. At high rates that was 0.99 shown against 0.96 on
+fresh mazes; it fades as the rates fall. The scores on held-out levels are those to go by.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
     started = time.monotonic()
     with (
         closing(mazes),
-        SummaryWriter(str(out / "tensorboard"), purge_step=done) as writer,
+        SummaryWriter(str(out / "tensorboard"), purge_step=done + 1) as writer,
         tqdm(
             total=total * options.batch,
             initial=first * options.batch,

@@ -8,8 +8,9 @@ from jaxtyping import Int
 
 from agents import Agent
 from probes.dataset import NO_MOVE, States
-from probes.edits import scale_about_mean
-from probes.moves import Moves, move_probabilities, total_variation
+from probes.edits import only_direction, scale_about_mean
+from probes.interventions import How, Intervention, Replace, Resample, Scale, run
+from probes.moves import Moves, move_distribution, move_probabilities, total_variation
 from probes.statistics import bootstrap_interval, paired_difference
 from probes.study import Direction, Study
 
@@ -144,4 +145,48 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
                             "high": value.high,
                         }
                     )
+    return pd.DataFrame(rows)
+
+
+def ways_to_edit(study: Study) -> pd.DataFrame:
+    """Take a direction away, or keep only it, in several ways, in weights and in activations.
+
+    Returns:
+        For each direction a row for each way: ``direction``; ``way``; ``space``, weights or
+        activations; ``loss`` of the right move's probability, with ``low`` and ``high``; ``right``,
+        how often the likeliest move is right. Ablating about the mean is the same function in both.
+    """
+    states, levels = study.pairs.base, study.pairs.levels
+    original = move_probabilities(study.agent, states.observations)
+    hows: dict[str, How] = {
+        "at its mean": Replace(study.mean),
+        "zero": Scale(0.0),
+        "resampled from the fitting levels": Resample(study.fit.observations, study.seed),
+    }
+    rows = []
+    for name, direction in study.directions.items():
+        kept = only_direction(study.agent, study.layer, direction, study.mean)
+        ways = {
+            ("at its mean", "weights"): edit_direction(study, direction, 0.0),
+            ("only it kept, the rest at its mean", "weights"): kept,
+        }
+        moves = {way: move_probabilities(a, states.observations) for way, a in ways.items()}
+        for how, intervention in hows.items():
+            change = Intervention(study.layer, intervention, direction[None])
+            logits = run(study.agent, states.observations, [change])
+            moves[how, "activations"] = move_distribution(logits)
+        for (way, space), edited in moves.items():
+            effect = move_effects(original, edited, states.moves, levels)
+            loss = bootstrap_interval(effect["loss"].to_numpy(), levels)
+            rows.append(
+                {
+                    "direction": name,
+                    "way": way,
+                    "space": space,
+                    "loss": loss.estimate,
+                    "low": loss.low,
+                    "high": loss.high,
+                    "right": effect["right"].mean(),
+                }
+            )
     return pd.DataFrame(rows)

@@ -16,6 +16,7 @@ from probes.effects import (
     edit_direction,
     effects_of,
     mean_effects,
+    ways_to_edit,
 )
 from probes.moves import move_probabilities
 from probes.report import Drawing, Section
@@ -69,7 +70,9 @@ def edit(study: Study) -> Part:
         f"{found['control']:.3f} when random directions are scaled to change the layer's output "
         "as much. `change` is the probability that an edit moves elsewhere, `change, no cheese` "
         "the same in mazes without a cheese, which the game never shows; an edit is specific when "
-        "it does little there, and more with a cheese."
+        "it does little there, and more with a cheese. The table of ways sets the weight edit "
+        "beside the same and other edits of the activations, and beside keeping only the "
+        "direction, with all else, walls and mouse too, at its mean."
     )
     if by_filters:
         text += (
@@ -81,10 +84,10 @@ def edit(study: Study) -> Part:
         Section(
             "Is it necessary? Edits in weight space",
             text,
-            ("edits", "dose-response"),
+            ("edits", "ways", "dose-response"),
             ("necessity", "dose-response"),
         ),
-        tables={"edits": table, "dose-response": doses},
+        tables={"edits": table, "ways": ways_to_edit(study), "dose-response": doses},
         figures={
             "necessity": Drawing(
                 draw.forest(

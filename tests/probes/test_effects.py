@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from probes.dataset import NO_MOVE
+from probes.edits import remove_direction
 from probes.effects import (
     FACTORS,
     against_control,
@@ -13,6 +14,7 @@ from probes.effects import (
     matched_factor,
     mean_effects,
     move_effects,
+    ways_to_edit,
 )
 from probes.moves import move_probabilities
 
@@ -102,3 +104,22 @@ def test_dose_response(study):
     (by_hand,) = effects_of(original, [ablated], states, study.pairs.levels)
     moved = by_hand["total_variation"].mean()
     assert value["edit", 0.0, "probability moved"] == pytest.approx(moved)
+
+
+def test_ablation_is_one_function_in_weights_and_activations(study):
+    table = ways_to_edit(study).set_index(["direction", "way", "space"])
+    assert len(table) == 5 * len(study.directions)
+    for name in study.directions:
+        rows = table.loc[name]
+        in_weights = rows.loc[("at its mean", "weights")]
+        in_activations = rows.loc[("at its mean", "activations")]
+        assert np.allclose(in_weights.to_numpy(), in_activations.to_numpy(), atol=1e-5)
+        zero = rows.loc[("zero", "activations"), "loss"]
+        assert zero != pytest.approx(in_weights["loss"], abs=1e-7)
+    states, levels = study.pairs.base, study.pairs.levels
+    original = move_probabilities(study.agent, states.observations)
+    direction = study.directions["probe"]
+    removed = remove_direction(study.agent, study.layer, direction)
+    (by_hand,) = effects_of(original, [removed], states, levels)
+    zeroed = table.loc[("probe", "zero", "activations"), "loss"]
+    assert zeroed == pytest.approx(by_hand["loss"].mean(), abs=1e-5)

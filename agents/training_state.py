@@ -122,7 +122,8 @@ def environments(model: PPO) -> tuple[ProcgenVecEnv, VecNormalize]:
 
 def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     env, normaliser = environments(model)
-    env.set_states([tensors[f"simulator/{i}"].numpy().tobytes() for i in range(env.num_envs)])
+    states = [tensors[f"simulator/{i}"].numpy().tobytes() for i in range(env.num_envs)]
+    env.set_states(states, trusted=True)  # the file's checksum was compared
     model._last_obs = env.observe()
     model._last_episode_starts = np.array(numbers["episode_starts"])
     model.num_timesteps, model._n_updates = numbers["frames"], numbers["updates"]

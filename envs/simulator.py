@@ -8,6 +8,7 @@ bad value ends the whole process.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from types import ModuleType
@@ -17,9 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from envs.games import LAST_LEVEL, NUM_ACTIONS, check_game, check_mode
-from envs.validation import validate_state
+from envs.state import OPTIONS_FORMAT
+from envs.validation import WHOLLY_CHECKED, validate_state
 
 _STATE_BUFFER_BYTES = 2**20
+
+_given: set[bytes] = set()
+"""Digests of the states that simulators of this process have given, of games not wholly checked."""
 
 
 def silence_gym_notice() -> None:
@@ -170,19 +175,39 @@ class Simulator:
         """Return the states of these copies (default all), about 20 kB and 0.1 ms each."""
         env, buffer = self._env, self._buffer
         view = env._ffi.buffer(buffer)
-        return [
+        states = [
             view[: env.call_c_func("get_state", index, buffer, _STATE_BUFFER_BYTES)]
             for index in self._indices(indices)
         ]
+        if self.env_name not in WHOLLY_CHECKED:
+            _given.update(map(_content, states))
+        return states
 
-    def set_states(self, states: Sequence[bytes], indices: Iterable[int] | None = None) -> None:
+    def set_states(
+        self,
+        states: Sequence[bytes],
+        indices: Iterable[int] | None = None,
+        *,
+        trusted: bool = False,
+    ) -> None:
         """Put these copies (default all) into these states; `observe` then shows them.
 
         A state carries its level range and random generators: the levels that follow are its
         source's. Nothing is set unless every state is valid.
 
+        Maze states are checked wholly. Of other games the contents cannot be, and a bad one would
+        end the process: these must be what a simulator of this process has given (the options,
+        with the level range, may have been changed), or the caller vouches for them.
+
+        Args:
+            states: one for each copy.
+            indices: of the copies.
+            trusted: the caller knows that the contents are a simulator's own, such as from a file
+                whose checksum was compared.
+
         Raises:
-            ValueError: a state is malformed or of another game, or the numbers do not match.
+            ValueError: a state is malformed, of another game, or of unknown origin, or the numbers
+                do not match.
         """
         where = self._indices(indices)
         if len(states) != len(where):
@@ -190,6 +215,11 @@ class Simulator:
         for position, state in enumerate(states):
             try:
                 validate_state(state, self.env_name)
+                if not (trusted or self.env_name in WHOLLY_CHECKED or _content(state) in _given):
+                    raise ValueError(
+                        f"not a state that a simulator of this process gave, and {self.env_name}'s "
+                        "contents cannot be checked; for bytes known to be intact: trusted=True"
+                    )
             except ValueError as error:
                 raise ValueError(f"state {position} of {len(states)}: {error}") from error
         for index, state in zip(where, states, strict=True):
@@ -210,6 +240,13 @@ class Simulator:
         if outside := [index for index in chosen if not 0 <= index < self.num_envs]:
             raise ValueError(f"no environments {outside}; there are 0..{self.num_envs - 1}")
         return chosen
+
+
+def _content(state: bytes) -> bytes:
+    """Digest a state without its options, which are checked for every game."""
+    after_name = 8 + int.from_bytes(state[4:8], "little")
+    content = state[:after_name] + state[after_name + OPTIONS_FORMAT.size :]
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @functools.lru_cache(maxsize=64)

@@ -66,12 +66,16 @@ class MazeTail(NamedTuple):
         return struct.pack("<2i", *self)
 
 
+WHOLLY_CHECKED = ("maze",)
+"""Games of which every field is checked."""
+
+
 def validate_state(raw: bytes, env_name: str) -> None:
     """Raise ValueError unless the simulator of this game can be put into this state.
 
-    Maze states are checked wholly. Of the other games all lengths and the common fields are, but
-    not what a game demands of its own entities, cells and numbers: a state of theirs that was
-    altered there passes, and can still end the process. What `get_states` gave is always safe.
+    The states of `WHOLLY_CHECKED` games are. Of the others all lengths and the common fields are,
+    but not what a game demands of its own entities, cells and numbers: a state of theirs that was
+    altered there passes here; `Simulator.set_states` wants to know where it is from.
 
     Raises:
         ValueError: says what is malformed, or that the state is of another game.
@@ -117,7 +121,7 @@ def validate_state(raw: bytes, env_name: str) -> None:
     _check_entities(state)
     _check_grid(state)
     _check_tail(state)
-    if env_name == "maze":
+    if env_name in WHOLLY_CHECKED:
         check_maze(state)
 
 

@@ -144,17 +144,26 @@ class ProcgenVecEnv(VecEnv):
         """Return the simulator's states of these environments (default all)."""
         return self._simulator.get_states(indices)
 
-    def set_states(self, states: Sequence[bytes], indices: Iterable[int] | None = None) -> None:
+    def set_states(
+        self,
+        states: Sequence[bytes],
+        indices: Iterable[int] | None = None,
+        *,
+        trusted: bool = False,
+    ) -> None:
         """Put these environments (default all) into these states, as the start of an episode.
 
         Returns and lengths in `info["episode"]` count from here. At the episode's end the next
         level follows, drawn from the level range and generator that the state carries.
 
+        Games other than maze take states of unknown origin only if the caller vouches for them by
+        `trusted` (see `Simulator.set_states`).
+
         Raises:
-            ValueError: a state is malformed or of another game; nothing was set.
+            ValueError: a state is malformed, of another game or of unknown origin; nothing was set.
         """
         where = list(range(self.num_envs)) if indices is None else [int(i) for i in indices]
-        self._simulator.set_states(states, where)
+        self._simulator.set_states(states, where, trusted=trusted)
         self._fresh = False
         self._begin_episode(where)
         self._clocks[where] = [episode_clock(state)[0] for state in states]

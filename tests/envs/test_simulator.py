@@ -8,6 +8,7 @@ import pytest
 from envs import simulator as module
 from envs.games import GAMES
 from envs.simulator import Simulator
+from envs.state import parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +115,22 @@ def test_threads_do_not_change_what_happens():
 
 def test_sixteen_games():
     assert len(GAMES) == 16
+
+
+@pytest.mark.parametrize("game", ["coinrun", "heist"])
+def test_contents_that_cannot_be_checked_must_be_a_simulators_own(game):
+    simulator = Simulator(game, 2, num_threads=0)
+    states = simulator.get_states()
+    state = parse(states[0])
+    narrowed = state._replace(
+        options=state.options._replace(level_seed_low=5, level_seed_high=6)
+    ).to_bytes()
+    simulator.set_states([narrowed, states[1]])
+    entities = state.entities.copy()
+    entities[0]["vx"] += 1
+    altered = state._replace(entities=entities).to_bytes()
+    with pytest.raises(ValueError, match="not a state that a simulator of this process gave"):
+        simulator.set_states([altered], [0])
+    simulator.set_states([altered], [0], trusted=True)
+    assert simulator.get_states([0]) == [altered]
+    simulator.close()

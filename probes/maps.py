@@ -141,7 +141,7 @@ def cell_heatmap(
             raise ValueError(f"expected {name} of shape {maze.grid.shape}, got {value.shape}")
     count = len(values) + difference
     figure = Figure(
-        figsize=(WIDTH if count > 1 else 6.0, 5 if count > 2 else 6), layout="constrained"
+        figsize=(WIDTH if count > 1 else 6.0, 5 if count > 2 else 6.8), layout="constrained"
     )
     axes_row = figure.subplots(1, count, squeeze=False)[0]
     image: Any = None

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import training_state
 from agents.checkpoint import Agent, CheckpointError, load
-from agents.fast_ppo import FastPPO
+from agents.fast_ppo import FastPPO, Precision
 from agents.folder import check_free, new_folder, provenance, write_json
 from agents.policy import AgentPolicy
 from agents.recorder import Recorder, Scores
@@ -66,8 +66,8 @@ class TrainOptions:
     """one of ProcGen's 16"""
     architecture: str | None = None
     """of the network; bimpala when not given, or that of ``init_from``"""
-    kernel_size: int | None = None
-    """of the convolutions; the architecture's own when not given"""
+    architecture_options: str = "{}"
+    """its own, as JSON: {"kernel_size": 7, "gate": "silu"}"""
     init_from: str | None = None
     """agent to continue from: a name of the zoo or a folder"""
     preset: str = "published"
@@ -95,6 +95,9 @@ class TrainOptions:
     save_every: int = 200_000
     """frames between checkpoints"""
     seed: int = 0
+    precision: Precision = "float32"
+    """float32 | bfloat16: of the network's body. bfloat16 is faster where it is in hardware
+    (recent GPUs, avx512_bf16), and far slower elsewhere: compare steps a second"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     progress: bool = True
@@ -111,6 +114,23 @@ class TrainOptions:
         names = ("learning_rate", "num_envs", "num_steps", "minibatches", "epochs")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(PRESETS[self.preset], **given)
+
+    def architecture_arguments(self) -> dict[str, Any]:
+        """Return the architecture's options as a dictionary.
+
+        Raises:
+            ValueError: they are no JSON object.
+        """
+        try:
+            arguments = json.loads(self.architecture_options)
+        except ValueError as error:
+            arguments = error
+        if not isinstance(arguments, dict):
+            raise ValueError(
+                'architecture_options are a JSON object, such as {"kernel_size": 7}; '
+                f"got {self.architecture_options!r}"
+            )
+        return arguments
 
 
 def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
@@ -191,7 +211,7 @@ def _first_agent(options: TrainOptions) -> Agent:
     Raises:
         ValueError: unknown architecture or agent, or options that do not go together.
     """
-    arguments = {} if options.kernel_size is None else {"kernel_size": options.kernel_size}
+    arguments = options.architecture_arguments()
     if options.init_from is None:
         name = options.architecture or "bimpala"
         return Agent.new(
@@ -238,6 +258,7 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         max_grad_norm=chosen.max_grad_norm,
         policy_kwargs={"architecture": agent.config.architecture},
         micro_batch_size=CPU_MICRO_BATCH if agent.device.type == "cpu" else None,
+        precision=options.precision,
         seed=options.seed,
         device=agent.device,
     )
@@ -279,7 +300,11 @@ def _last_checkpoint(options: TrainOptions) -> Path:
 def _recorded(options: TrainOptions) -> dict[str, Any]:
     """Return the options that make the run what it is, with the hyperparameters in full."""
     kept = {k: v for k, v in asdict(options).items() if k not in ("out", "progress")}
-    return {**kept, "hyperparameters": asdict(options.hyperparameters())}
+    return {
+        **kept,
+        "architecture_options": options.architecture_arguments(),
+        "hyperparameters": asdict(options.hyperparameters()),
+    }
 
 
 def _read(file: Path) -> Any:

@@ -71,10 +71,18 @@ ARCHITECTURES: dict[str, tuple[Callable[..., Trunk], dict[str, Any]]] = {
         Impala,
         {"channels": (32, 32), "blocks": (5, 2), "stem_kernel": 5, "stem_stride": 2},
     ),
+    "impala-small": (
+        Impala,
+        {"channels": (32, 32), "blocks": (1, 2), "stem_kernel": 5, "stem_stride": 2},
+    ),
     "bimpala": (Bimpala, {}),
     "bimpala-compact": (
         Bimpala,
         {"blocks": (5, 2), "stem_kernel": 5, "stem_stride": 2},
+    ),
+    "bimpala-small": (
+        Bimpala,
+        {"blocks": (1, 2), "stem_kernel": 5, "stem_stride": 2},
     ),
     "bimpala-full": (BimpalaFull, {}),
     "polynomial": (Polynomial, {}),
@@ -85,6 +93,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., Trunk], dict[str, Any]]] = {
 MATCHED = {
     "bimpala": "impala",
     "bimpala-compact": "impala-compact",
+    "bimpala-small": "impala-small",
     "bimpala-full": "impala",
     "polynomial": "impala",
 }

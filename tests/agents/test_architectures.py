@@ -71,6 +71,8 @@ def test_bimpala_full_has_the_published_parameters_but_for_its_second_biases(ker
     [
         ("impala-compact", {}, 669_808),
         ("bimpala-compact", {}, 1_184_144),
+        ("impala-small", {}, 595_824),
+        ("bimpala-small", {}, 1_110_416),
         ("bimpala", {"channels": (16, 32, 32), "stem_stride": 2}, 354_288),
     ],
 )

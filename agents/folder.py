@@ -1,4 +1,4 @@
-"""Folders written whole or not at all, and the record of how a result was made."""
+"""Folders written whole or not at all, by one process at a time, and how a result was made."""
 
 import hashlib
 import json
@@ -6,14 +6,19 @@ import os
 import platform
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+
+LOCK, HOLDER = ".lock", ".holder.json"
+"""In a folder that a process holds: the operating system's lock, and who that is."""
 
 _PACKAGES = ("rlbilinear", "torch", "numpy", "stable-baselines3", "procgen", "procgen-mirror")
 
@@ -21,6 +26,8 @@ _PACKAGES = ("rlbilinear", "torch", "numpy", "stable-baselines3", "procgen", "pr
 @contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Iterator[Path]:
     """Give a temporary folder to write into, moved to ``path`` when the block ends well.
+
+    Its files are on the disk before it has its name, so that a power cut leaves no half of it.
 
     Args:
         path: where the folder will be; its parents are made.
@@ -39,6 +46,8 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
     temporary.mkdir()
     try:
         yield temporary
+        for written in temporary.rglob("*"):
+            _to_disk(written)
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
@@ -56,12 +65,71 @@ def check_free(path: str | Path, *, overwrite: bool, marker: str) -> None:
         FileExistsError: it exists and ``overwrite`` is off, or it is not a folder with ``marker``.
     """
     path = Path(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another place, or overwrite it")
     if not (path / marker).is_file():
         raise FileExistsError(f"{path} holds no {marker}: it is not overwritten")
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing is at a place, or an empty folder; what `locked` leaves does not count."""
+    return not path.exists() or (path.is_dir() and not _contents(path))
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold a folder for this process alone.
+
+    The operating system holds the lock, so it ends with the process, however that ends. The folder
+    is made where there is none, and taken away again when nothing was put into it.
+
+    Raises:
+        BlockingIOError: another run holds it; it is named.
+        OSError: the folder cannot be written.
+    """
+    path = Path(path).absolute()
+    lock = FileLock(path / LOCK)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"{path} is in use by {_holder(path)}") from error
+    except OSError as error:
+        raise OSError(f"cannot write in {path}: {error}") from error
+    try:
+        try:
+            write_json(path / HOLDER, {"process": os.getpid(), "host": socket.gethostname()})
+        except OSError as error:
+            raise OSError(f"cannot write in {path}: {error}") from error
+        yield
+    finally:
+        with suppress(OSError):
+            (path / HOLDER).unlink(missing_ok=True)
+            if is_free(path):
+                shutil.rmtree(path)
+        lock.release()
+
+
+def clear(path: Path, *, marker: str) -> None:
+    """Empty a folder that is `locked`; the marker goes last: what is left halfway can be cleared.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for entry in sorted(_contents(path), key=lambda entry: entry.name == marker):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove from a `locked` folder what killed processes were about to write or replace."""
+    for entry in path.glob(".*"):
+        if entry.suffix in (".new", ".old"):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def sha256(file: Path) -> str:
@@ -72,8 +140,13 @@ def sha256(file: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by way of a temporary name, so that no reader meets half a file."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def provenance() -> dict[str, Any]:
@@ -92,6 +165,25 @@ def provenance() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **versions},
     }
+
+
+def _contents(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if entry.name not in (LOCK, HOLDER)]
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads((path / HOLDER).read_text())
+        return f"process {holder['process']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun or ended
+        return "another process"
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _without_machine(argument: str) -> str:

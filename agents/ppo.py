@@ -2,22 +2,40 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import training_state
 from agents.checkpoint import Agent, CheckpointError, load
 from agents.fast_ppo import FastPPO, Precision
-from agents.folder import check_free, new_folder, provenance, write_json
+from agents.folder import (
+    check_free,
+    clear,
+    locked,
+    new_folder,
+    provenance,
+    remove_leftovers,
+    write_json,
+)
+from agents.keeper import Keeper
 from agents.policy import AgentPolicy
 from agents.recorder import Recorder, Scores
+from agents.signals import Stopped, StopRequest, stop_on_signals
+from agents.training_state import State
+from agents.trunks import Polynomial
 from envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
 
-OPTIONS, RESULTS, AGENT, CHECKPOINTS = "options.json", "results.json", "agent", "checkpoints"
+OPTIONS, RESULTS, AGENT = "options.json", "results.json", "agent"
+CHECKPOINTS, TRAJECTORY = "checkpoints", "trajectory"
 
 CPU_MICRO_BATCH = 64
 """Samples that a processor takes through the network at once; what it gains:
@@ -136,11 +154,18 @@ class TrainOptions:
 def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
     """Train an agent by PPO, from scratch or from another, and return it.
 
-    The run's folder holds ``options.json`` (with command, hardware and versions), TensorBoard's
-    events, ``checkpoints/``, ``results.json`` (held-out scores so far) and, when it has ended,
-    ``agent/``. Stopped at any moment it resumes from its last checkpoint, on the same machine to
-    the same weights as if it had not been stopped. What resuming does not bring back is the
-    returns and lengths of episodes under way: in TensorBoard, they count from there.
+    The run's folder holds
+
+    - ``options.json``, with command, hardware and versions;
+    - ``tensorboard/``, and ``results.json``, the held-out scores so far;
+    - ``checkpoints/``, of which the newest is kept: from there the run goes on;
+    - ``trajectory/``, agents in half precision along training: untrained and after 1, 2, 4, 8, ...
+      rollouts, wherever the run is to end;
+    - ``agent/``, when it has ended.
+
+    Stopped at any moment the run resumes from its last checkpoint, on the same machine with as
+    many threads to the same weights as if it had not been stopped. What resuming does not bring
+    back is the returns and lengths of episodes under way: in TensorBoard, they count from there.
 
     Args:
         options: the run.
@@ -149,40 +174,57 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
 
     Raises:
         FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
+        BlockingIOError: another process runs in the folder.
+        OSError: the folder cannot be written, or no longer (a full disk); the last checkpoint
+            stays, and is named.
         ValueError: an option is not accepted, or not the resumed run's.
-        FloatingPointError: gradients that are not finite; the last checkpoint stays.
+        FloatingPointError: weights or gradients that are not finite; the last checkpoint is from
+            before, stays, and is named.
+        Stopped: SIGINT or SIGTERM (in the main thread); what was done is saved, but for the
+            rollout under way.
     """
     if overwrite and resume:
         raise ValueError("choose one of overwrite and resume")
+    with locked(options.out), stop_on_signals() as stop:
+        return _train(options, stop, overwrite=overwrite, resume=resume)
+
+
+def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume: bool) -> Agent:
+    out = options.out
     if resume:
         checkpoint = _last_checkpoint(options)
         agent = load(checkpoint / AGENT, options.device)
     else:
         checkpoint = None
-        check_free(options.out, overwrite=overwrite, marker=OPTIONS)
+        check_free(out, overwrite=overwrite, marker=OPTIONS)
         agent = _first_agent(options)
     model = _model(options, agent)
     history: list[Scores] = []
     if checkpoint is not None:
         training_state.restore(model, checkpoint)
-        history = _read(options.out / RESULTS)["held_out"]
+        history = _read(out / RESULTS)["held_out"]
         history = [scores for scores in history if scores["frames"] <= model.num_timesteps]
-    elif overwrite:
-        shutil.rmtree(options.out, ignore_errors=True)
+        for folder in (out, out / CHECKPOINTS, out / TRAJECTORY):
+            remove_leftovers(folder)
+    else:
+        clear(out, marker=OPTIONS)
+        _calibrate(model, options)
     lineage = {"from": agent.config.made["from"]} if "from" in agent.config.made else {}
     made = {"options": _recorded(options), **provenance(), **lineage}
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / OPTIONS, made)
-    model.set_logger(configure(str(options.out / "tensorboard"), ["tensorboard"]))
 
     def current(history: list[Scores]) -> Agent:
         facts = {"frames": model.num_timesteps, "scores": history[-1] if history else None}
         return Agent(agent.policy, replace(agent.config, made={**made, **facts}))
 
-    def save(history: list[Scores]) -> None:
-        write_json(options.out / RESULTS, {"frames": model.num_timesteps, "held_out": history})
-        _write_checkpoint(options.out, model, current(history))
+    def keep() -> None:
+        place = out / TRAJECTORY / _numbered(model.num_timesteps)
+        current([]).save(place, overwrite=True, dtype=torch.float16)
 
+    def save(history: list[Scores]) -> None:
+        write_json(out / RESULTS, {"frames": model.num_timesteps, "held_out": history})
+        _write_checkpoint(out, keeper.state, current(history))
+
+    keeper = Keeper(stop, keep)
     recorder = Recorder(
         agent=lambda: current([]),
         levels=EVALUATION.first(options.held_out),
@@ -193,16 +235,38 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
         history=history,
         progress=options.progress,
     )
-    try:
-        model.learn(
-            options.frames - model.num_timesteps, callback=recorder, reset_num_timesteps=False
-        )
-    finally:
-        model.logger.close()
-        training_state.environments(model)[0].close()
-    trained = current(recorder.history)
-    trained.save(options.out / AGENT, overwrite=True)
+    with closing(training_state.environments(model)[0]), _failures_explained(model, out):
+        write_json(out / OPTIONS, made)
+        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+        with closing(model.logger), keeper.watching(agent.policy):
+            try:
+                model.learn(
+                    options.frames - model.num_timesteps,
+                    callback=CallbackList([keeper, recorder]),
+                    reset_num_timesteps=False,
+                )
+            except Stopped as stopped:
+                training_state.rewind(model, keeper.state)
+                save(recorder.history)
+                where = f"after {model.num_timesteps:,} frames, saved in {_newest(out)}"
+                raise Stopped(stopped.signal, f"stopped {where}") from None
+        trained = current(recorder.history)
+        trained.save(out / AGENT, overwrite=True)
     return trained
+
+
+@contextmanager
+def _failures_explained(model: FastPPO, run: Path) -> Iterator[None]:
+    """Say in an error that ends a run how far it was, and from where it can go on."""
+    try:
+        yield
+    except (FloatingPointError, OSError, SafetensorError) as error:
+        found = _newest(run)
+        last = f"the last good checkpoint is {found}" if found else "no checkpoint was written yet"
+        frames = f"{model.num_timesteps:,} frames"
+        if isinstance(error, FloatingPointError):
+            raise FloatingPointError(f"diverged after {frames}: {error}; {last}") from error
+        raise OSError(f"cannot write in {run} after {frames}: {error}; {last}") from error
 
 
 def _first_agent(options: TrainOptions) -> Agent:
@@ -266,39 +330,73 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
     return model
 
 
-def _write_checkpoint(run: Path, model: FastPPO, agent: Agent) -> None:
-    """Write the agent and the state of the run; older checkpoints keep their agents only."""
-    older = [*(run / CHECKPOINTS).glob("[0-9]*")]
-    place = run / CHECKPOINTS / f"{model.num_timesteps:012d}"
+def _calibrate(model: FastPPO, options: TrainOptions) -> None:
+    """Scale the untrained weights of a body that asks for it on the game's first frames."""
+    body = model.policy.features_extractor
+    if options.init_from is None and isinstance(body, Polynomial):
+        env, _ = training_state.environments(model)
+        body.calibrate(torch.as_tensor(env.observe()) / 255)
+
+
+def _write_checkpoint(run: Path, state: State, agent: Agent) -> None:
+    """Write the agent and the state of the run, then remove the checkpoint before."""
+    older = _resumable(run)
+    place = run / CHECKPOINTS / _numbered(state.frames)
     with new_folder(place, overwrite=True, marker=training_state.NUMBERS) as folder:
         agent.save(folder / AGENT)
-        training_state.write(model, folder)
+        state.write(folder)
     for folder in older:
         if folder != place:
-            for name in (training_state.NUMBERS, training_state.TENSORS):
-                (folder / name).unlink(missing_ok=True)
+            leaving = folder.with_name(f".{folder.name}.old")  # removed at once, or not at all
+            shutil.rmtree(folder.rename(leaving))
+
+
+def _numbered(frames: int) -> str:
+    return f"{frames:012d}"
+
+
+def _resumable(run: Path) -> list[Path]:
+    """Return the checkpoints that hold the state of a run, oldest first."""
+    files = (run / CHECKPOINTS).glob(f"[0-9]*/{training_state.NUMBERS}")
+    return sorted(file.parent for file in files)
+
+
+def _newest(run: Path) -> Path | None:
+    """Return the newest checkpoint, if there is one."""
+    return next(reversed(_resumable(run)), None)
 
 
 def _last_checkpoint(options: TrainOptions) -> Path:
     """Find the newest checkpoint of a run, if it is the run that the options describe."""
-    recorded = _read(options.out / OPTIONS)["options"]
-    given = json.loads(json.dumps(_recorded(options)))
-    free = ("frames", "device")
+    run = options.out
+    recorded, given = _identity(_read(run / OPTIONS)["options"]), _identity(_recorded(options))
+    # a run of an older version has the defaults of the options that came later
+    recorded = {**_identity(_recorded(TrainOptions(run))), **recorded}
     others = [
-        f"{name} was {recorded.get(name)!r}, is {value!r}"
-        for name, value in given.items()
-        if name not in free and recorded.get(name) != value
+        f"{name} was {recorded[name]!r}, is {given[name]!r}"
+        if name in given
+        else f"this version has no option {name}, it was {recorded[name]!r}"
+        for name in recorded
+        if recorded[name] != given.get(name)
     ]
     if others:
-        raise ValueError(f"{options.out} is another run: {'; '.join(others)}")
-    found = sorted((options.out / CHECKPOINTS).glob(f"[0-9]*/{training_state.NUMBERS}"))
-    if not found:
-        raise CheckpointError(f"{options.out} holds no checkpoint yet: start it with overwrite")
-    return found[-1].parent
+        raise ValueError(f"{run} is another run: {'; '.join(others)}")
+    found = _newest(run)
+    if found is None:
+        raise CheckpointError(f"{run} holds no checkpoint yet: start it with overwrite")
+    return found
+
+
+def _identity(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a run another run, of what `_recorded` returns; presets are resolved."""
+    hyperparameters = {**asdict(Hyperparameters()), **recorded["hyperparameters"]}
+    left_out = {"hyperparameters", "preset", "frames", "device", *hyperparameters}
+    options = {name: value for name, value in recorded.items() if name not in left_out}
+    return {**options, **hyperparameters}
 
 
 def _recorded(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that make the run what it is, with the hyperparameters in full."""
+    """Return the options for the record, with the hyperparameters in full."""
     kept = {k: v for k, v in asdict(options).items() if k not in ("out", "progress")}
     return {
         **kept,

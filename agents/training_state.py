@@ -1,14 +1,15 @@
-"""All that a PPO run needs, beside the agent, to go on as if it had not stopped. No pickle.
+"""All that a PPO run needs to go on as if it had not stopped. No pickle.
 
-Optimiser, return normaliser, random generators, and the simulator's states. It is written between
-an update and the next rollout, where nothing is half done.
+Weights, optimiser, return normaliser, random generators, and the simulator's states. It is taken
+between an update and the next rollout, where nothing is half done.
 """
 
 import json
+import math
 import random
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +21,38 @@ from torch import Tensor
 
 from agents.checkpoint import CheckpointError
 from agents.folder import sha256, write_json
+from agents.network import layer_path, weights_of
 from envs import ProcgenVecEnv
 
 VERSION = 1
 TENSORS, NUMBERS = "training.safetensors", "training.json"
 
 
-def write(model: PPO, folder: Path) -> None:
-    """Write the state of a run into a folder."""
+class State(NamedTuple):
+    """A run between two rollouts, on the CPU; nothing in it changes when the run goes on."""
+
+    weights: dict[str, Tensor]
+    """by layer name; they are written by `Agent.save`, the rest here"""
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+    @property
+    def frames(self) -> int:
+        """Frames done."""
+        return int(self.numbers["frames"])
+
+    def write(self, folder: Path) -> None:
+        """Write all but the weights into a folder."""
+        save_file(self.tensors, folder / TENSORS)
+        write_json(folder / NUMBERS, {**self.numbers, "sha256": sha256(folder / TENSORS)})
+
+
+def take(model: PPO) -> State:
+    """Copy the state of a run.
+
+    Raises:
+        FloatingPointError: weights, the optimiser's moments or the normaliser are not finite.
+    """
     env, normaliser = environments(model)
     numpy_state: Any = np.random.get_state(legacy=False)
     version, words, gauss = random.getstate()
@@ -36,18 +61,14 @@ def write(model: PPO, folder: Path) -> None:
         "random/torch": torch.get_rng_state(),
         "random/numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
         "random/python": torch.tensor(words),
-        "normaliser/returns": torch.from_numpy(normaliser.returns.copy()),
+        "normaliser/returns": torch.from_numpy(normaliser.returns),
     }
     if model.device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
     for index, state in enumerate(env.get_states()):
-        tensors[f"simulator/{index}"] = torch.from_numpy(np.frombuffer(state, np.uint8).copy())
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS
-    )
+        tensors[f"simulator/{index}"] = torch.frombuffer(bytearray(state), dtype=torch.uint8)
     numbers = {
         "version": VERSION,
-        "sha256": sha256(folder / TENSORS),
         "frames": model.num_timesteps,
         "updates": model._n_updates,
         "numpy": {
@@ -62,7 +83,16 @@ def write(model: PPO, folder: Path) -> None:
         "episode_starts": np.asarray(model._last_episode_starts).tolist(),
         "episodes": [{name: e[name] for name in ("r", "l")} for e in model.ep_info_buffer or ()],
     }
-    write_json(folder / NUMBERS, numbers)
+    taken = State(_copies(weights_of(model.policy)), _copies(tensors), numbers)
+    _check_finite(taken)
+    return taken
+
+
+def rewind(model: PPO, state: State) -> None:
+    """Give a run the weights and the count of frames of an earlier state, to write it."""
+    paths = {layer_path(name): weight for name, weight in state.weights.items()}
+    model.policy.load_state_dict(paths, strict=False)
+    model.num_timesteps = state.frames
 
 
 def restore(model: PPO, folder: Path) -> None:
@@ -118,6 +148,24 @@ def environments(model: PPO) -> tuple[ProcgenVecEnv, VecNormalize]:
     if normaliser is None or not isinstance(normaliser.venv, ProcgenVecEnv):
         raise TypeError("expected a PPO on VecNormalize(ProcgenVecEnv(...))")
     return normaliser.venv, normaliser
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
+
+
+def _check_finite(state: State) -> None:
+    broken = [
+        name
+        for name, tensor in {**state.weights, **state.tensors}.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if not all(map(math.isfinite, state.numbers["normaliser"].values())):
+        broken.append("normaliser")
+    if broken:
+        raise FloatingPointError(f"not finite: {', '.join(broken[:5])}")
 
 
 def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
     python scripts/train.py --out runs/coinrun --game coinrun --preset cpu --frames 2000000
 
-The same command with --resume continues a run that was stopped. Watch it with
-``tensorboard --logdir runs``.
+The same command with --resume continues a run that was stopped: by Ctrl-C or SIGTERM, which save it
+first, or in any other way. Watch it with ``tensorboard --logdir runs``.
 """
 
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from agents.ppo import TrainOptions, train
+from agents.signals import Stopped
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,18 @@ def main() -> None:
         train(command.options, overwrite=command.overwrite, resume=command.resume)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")
+    except Stopped as stopped:
+        print(f"{stopped}; to go on:\n{resume_command()}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command with --resume continues from the last checkpoint")
+        print(f"stopped at once; from the last checkpoint:\n{resume_command()}", file=sys.stderr)
+        sys.exit(130)
+
+
+def resume_command() -> str:
+    """Return this command as it continues the run."""
+    given = [each for each in sys.argv if each not in ("--overwrite", "--resume")]
+    return shlex.join(["python", *given, "--resume"])
 
 
 if __name__ == "__main__":

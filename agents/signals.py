@@ -1,0 +1,63 @@
+"""Ending a run in good order when the system or the user asks for it."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop has saved and stopped.
+
+    Attributes:
+        signal: which asked for it; a shell's exit code for it is 128 + its number.
+    """
+
+    def __init__(self, signal: signal.Signals, message: str = "") -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class StopRequest:
+    """Whether a run was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def check(self) -> None:
+        """Raise `Stopped` if it was."""
+        if self.signal is not None:
+            raise Stopped(self.signal)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request; a second one does what it always does.
+
+    Only the main thread is given signals: elsewhere nothing is changed, and there are no requests.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, _: object) -> None:
+        request.signal = signal.Signals(number)
+        restore()
+        # print is not to be called from here: it may be what was interrupted
+        os.write(2, b"\nstopping: the run is saved first; a second signal stops at once\n")
+
+    for number in SIGNALS:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        restore()

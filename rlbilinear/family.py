@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.factors import Factors
 from rlbilinear.quadratic import QuadraticForm, as_affine_map
-from rlbilinear.spectrum import Factors, Spectrum
+from rlbilinear.spectrum import Spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +102,14 @@ class FormFamily:
         return gram / torch.outer(norms, norms)
 
     def eigh(self, k: int | None = None) -> tuple[Spectrum, ...]:
-        """Decompose all forms exactly, as `QuadraticForm.eigh` does, sharing one QR.
+        """Decompose all forms, as `QuadraticForm.eigh` does, sharing one QR.
 
         Args:
             k: at most so many pairs of each, the largest; all up to the numerical rank when None.
 
         Raises:
             ValueError: ``k`` is negative.
+            RuntimeError: Lanczos did not converge.
         """
         if k is not None and k < 0:
             raise ValueError(f"expected k >= 0 eigenpairs or None for all, got {k}")

@@ -7,21 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.factors import KRYLOV_SHARE, Factors
 from rlbilinear.lanczos import lanczos
-from rlbilinear.spectrum import (
-    Factors,
-    Spectrum,
-    as_double,
-    rounding,
-    to_double,
-)
+from rlbilinear.spectrum import Spectrum, as_double, rounding, to_double
 
 Method = Literal["auto", "exact", "lanczos"]
-"""How eigenpairs are found; auto is Lanczos when few of `LANCZOS_FROM` or more are asked for."""
+"""How eigenpairs are found: `QuadraticForm.eigh` says what each does."""
 
-LANCZOS_FROM = 8192
-"""Size of the core from which Lanczos is faster, for at most a sixteenth of its pairs: at 4096,
-with 16384 hidden units, it took twice the exact route's time."""
+CORES_BELOW = 8192
+"""Size below which auto builds the core: with 4096 inputs and 16384 hidden units, Lanczos took a
+quarter of the time on the core that it took on products with the factors."""
 
 
 class TruncationError(NamedTuple):
@@ -150,15 +145,18 @@ class QuadraticForm:
 
         ``exact``: with ``[left; right]ᵀ = Z R`` (thin QR) the eigenvalues of ``Q`` are those of the
         ``2 hidden x 2 hidden`` core ``R S Rᵀ``, ``S = [[0, D], [D, 0]] / 2``, ``D = diag(weight)``,
-        and the eigenvectors are ``Z`` times the core's.
+        and the eigenvectors are ``Z`` times the core's (with many hidden units, ``Q`` itself).
 
         ``lanczos``: the k largest from products ``Q x`` alone, to the same accuracy, in the memory
-        of about ``2 k`` vectors: for many inputs and many hidden units.
+        of about ``2 k`` vectors: for so many inputs and hidden units that a core is too much.
+
+        ``auto``: all pairs, or a large share, as ``exact``; few of many by Lanczos, on the core as
+        long as that is small.
 
         Args:
             k: at most so many pairs, the largest; every pair up to the numerical rank when None.
             method: ``exact``, ``lanczos`` (for fewer pairs than inputs; all pairs of so few inputs
-                come from the core), or whichever is faster.
+                come from the core), or ``auto``.
 
         Raises:
             ValueError: ``k`` is negative, another method, or Lanczos without a ``k``.
@@ -171,15 +169,12 @@ class QuadraticForm:
         if method == "lanczos" and k is None:
             raise ValueError("Lanczos finds the k largest eigenpairs: expected a k")
         size = min(self.in_features, 2 * len(self.weight))
-        few = k is not None and size >= LANCZOS_FROM and 16 * k <= size
-        if (
-            k is not None
-            and k + 1 < self.in_features
-            and (method == "lanczos" or (method == "auto" and few))
-        ):
+        if method == "auto" and k is not None and size >= CORES_BELOW and KRYLOV_SHARE * k <= size:
+            method = "lanczos"
+        if method == "lanczos" and k is not None and k + 1 < self.in_features:
             return self._lanczos(k)
         factors, weight = self._factors()
-        return factors.spectrum(weight, k)
+        return factors.spectrum(weight, k, dense=method == "exact")
 
     def truncate(self, k: int) -> "QuadraticForm":
         """Keep the ``k`` largest eigenpairs: the best form of that rank; the rest of it stays."""

@@ -1,4 +1,4 @@
-"""Eigenpairs of low-rank symmetric matrices from their factors."""
+"""Eigenpairs: their order, their signs, and what of them is rounding."""
 
 from typing import NamedTuple
 
@@ -20,55 +20,6 @@ class Spectrum(NamedTuple):
     def contributions(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch k"]:
         """Return each pair's ``value (vector . x)²``, in the dtype and on the device of ``x``."""
         return self.values.to(x) * (x @ self.vectors.to(x).T) ** 2
-
-
-class Factors(NamedTuple):
-    """``leftᵀ = basis @ left``, ``rightᵀ = basis @ right`` with one orthonormal basis, in float64.
-
-    Shared by all matrices ``leftᵀ diag(weight) right`` with the same factors.
-    """
-
-    basis: Float[Tensor, "inputs size"] | None
-    """None stands for the identity"""
-    left: Float[Tensor, "size hidden"]
-    right: Float[Tensor, "size hidden"]
-
-    @classmethod
-    def of(
-        cls, left: Float[Tensor, "hidden inputs"], right: Float[Tensor, "hidden inputs"]
-    ) -> "Factors":
-        """Find the basis by a thin QR of ``[left; right]ᵀ``, where it is thin."""
-        left, right = as_double(left), as_double(right)
-        if 2 * len(left) >= left.shape[1]:
-            return cls(None, left.T, right.T)
-        basis, corner = torch.linalg.qr(torch.cat([left, right]).T)
-        return cls(basis, *corner.tensor_split(2, dim=1))
-
-    def core(self, weight: Float[Tensor, "hidden"]) -> Float[Tensor, "size size"]:
-        """Return C with ``sym(leftᵀ diag(weight) right) = basis C basisᵀ``."""
-        half = (self.left * as_double(weight)) @ self.right.T
-        return (half + half.T) / 2
-
-    def tolerance(self, weight: Float[Tensor, "hidden"]) -> float:
-        """Return the rounding error of the core's eigenvalues."""
-        scale = (as_double(weight) * self.left.norm(dim=0) * self.right.norm(dim=0)).norm()
-        size = max(len(self.left if self.basis is None else self.basis), 2 * len(weight))
-        return rounding(size, scale)
-
-    def spectrum(self, weight: Float[Tensor, "hidden"], k: int | None = None) -> Spectrum:
-        """Return at most ``k`` of the largest eigenpairs, all up to the numerical rank if None."""
-        values, vectors = torch.linalg.eigh(self.core(weight))
-        # Reversed, so that what is of one size, as in the pairs ±value, goes by sign.
-        values, vectors = values.flip(0), vectors.flip(1)
-        order = by_size(values, self.tolerance(weight))[:k]
-        rows = vectors.T[order]
-        rows = rows if self.basis is None else rows @ self.basis.T
-        return Spectrum(values[order], rows.mul_(sign_gauge(rows)))  # in place: rows are many
-
-    def sizes(self, weight: Float[Tensor, "hidden"]) -> Float[Tensor, "rank"]:
-        """Return the ``|eigenvalues|``, descending, up to the numerical rank."""
-        sizes = torch.linalg.eigvalsh(self.core(weight)).abs().sort(descending=True).values
-        return sizes[sizes > self.tolerance(weight)]
 
 
 def rounding(size: int, scale: Float[Tensor, ""]) -> float:

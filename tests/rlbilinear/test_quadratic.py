@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlbilinear import BilinearLinear, QuadraticForm
+from rlbilinear.lanczos import lanczos
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 
@@ -172,7 +173,7 @@ def test_lanczos_finds_what_the_exact_route_does():
 
 
 def test_lanczos_is_chosen_for_few_pairs_of_many(monkeypatch):
-    monkeypatch.setattr("rlbilinear.quadratic.LANCZOS_FROM", 64)
+    monkeypatch.setattr("rlbilinear.quadratic.CORES_BELOW", 64)
     used = []
     monkeypatch.setattr(QuadraticForm, "_lanczos", lambda form, k: used.append(k))
     form = BilinearLinear(64, 1, hidden_features=32).quadratic_form(torch.ones(1))
@@ -182,6 +183,34 @@ def test_lanczos_is_chosen_for_few_pairs_of_many(monkeypatch):
     form.eigh(4, method="exact")
     BilinearLinear(64, 1, hidden_features=31).quadratic_form(torch.ones(1)).eigh(4)
     assert used == [4]
+
+
+@pytest.mark.parametrize("sizes", [(80, 100), (300, 40), (400, 40)])
+def test_few_pairs_of_a_large_core_come_from_lanczos_on_it(sizes, monkeypatch):
+    """The core is the matrix itself, of all inputs, or of what the factors span."""
+    monkeypatch.setattr("rlbilinear.factors.KRYLOV_FROM", 80)
+    torch.manual_seed(0)
+    form = BilinearLinear(sizes[0], 2, hidden_features=sizes[1]).quadratic_form(torch.randn(2))
+    exact = form.eigh(5, method="exact")
+    used = []
+    monkeypatch.setattr(
+        "rlbilinear.factors.lanczos", lambda *a, **k: used.append(a[1:]) or lanczos(*a, **k)
+    )
+    found = form.eigh(5)
+    form.eigh(6)
+    form.eigh()
+    form.eigh(5, method="exact")
+    assert used == [(80, 5)]
+    torch.testing.assert_close(found.values, exact.values, **CLOSE)
+    torch.testing.assert_close(found.vectors, exact.vectors, atol=1e-8, rtol=0)
+
+
+def test_cores_are_added_up_in_chunks(monkeypatch):
+    torch.manual_seed(0)
+    form = BilinearLinear(9, 2, hidden_features=23).quadratic_form(torch.randn(2))
+    monkeypatch.setattr("rlbilinear.factors.CHUNK", 5)
+    values = torch.linalg.eigvalsh(form.matrix())
+    torch.testing.assert_close(form.eigh().values.sort().values, values, **CLOSE)
 
 
 def test_boolean_gates():

@@ -20,7 +20,7 @@ from agents.architectures import ReluBlock
 from agents.checkpoint import Agent, Observations
 from agents.residual import Residual
 from rlbilinear import Polynomial, to_module
-from rlbilinear.swapping import CovarianceKind, Replacement, replace_layers, replaceable
+from rlbilinear.swapping import CovarianceKind, Fit, Replacement, replace_layers, replaceable
 
 BATCH = 64
 """Observations at once: a convolution's receptive fields take much more room than its maps."""
@@ -78,6 +78,7 @@ def polynomial_twin(
     reestimate: bool = True,
     covariance: CovarianceKind = "full",
     widen: float = 1.0,
+    fit: Fit = "gaussian",
     held_out: Observations | None = None,
 ) -> Twin:
     """Replace units of an agent by their best polynomials under what goes into them.
@@ -87,13 +88,14 @@ def polynomial_twin(
         observations: from which each unit's mean and covariance are estimated; of a convolution,
             from all its receptive fields.
         layers: some of the `units` of the regrouped agent; all when None.
-        degree: of all, or of each by its name. At degree 2 the twin is saved and loaded as any
-            agent; other degrees play, but cannot be stored.
+        degree: of all, or of each by its name. Up to degree 2 the twin is saved and loaded as any
+            agent; higher ones play, but cannot be stored.
         reestimate: estimate a unit's inputs after the units before it were replaced.
         covariance: of a unit's inputs: full, diagonal, or of a rank.
-        widen: what covariances are multiplied by. With one unit replaced 1 is best; several
-            quadratics in a row explode on inputs of heavy tails unless fitted under wider ones
-            (about 3, of the distilled agent).
+        widen: what covariances are multiplied by. Several quadratics in a row explode on inputs of
+            heavy tails; fitted under wider ones they bend less.
+        fit: ``gaussian``, in closed form; ``inputs``, by least squares of every hidden unit on what
+            really goes into it.
         held_out: observations on which R² is measured; ``observations`` when None.
 
     Raises:
@@ -110,6 +112,7 @@ def polynomial_twin(
         reestimate=reestimate,
         covariance=covariance,
         widen=widen,
+        fit=fit,
         held_out=None if held_out is None else images(agent, held_out),
     )
     return Twin(with_polynomials(grouped, replacement.polynomials), replacement)

@@ -7,9 +7,10 @@ from rlbilinear.adversarial import (
     singular_directions,
     without_directions,
 )
-from rlbilinear.approximation import approximate
+from rlbilinear.approximation import approximate, refit
 from rlbilinear.chains import Link, chain, explain_chain
 from rlbilinear.classifiers import BilinearClassifier
+from rlbilinear.comparing import sweep_subsets
 from rlbilinear.composition import (
     EmbeddedSpectrum,
     embedded,
@@ -62,13 +63,7 @@ from rlbilinear.sparsity import (
     participation_ratio,
 )
 from rlbilinear.spectrum import Spectrum
-from rlbilinear.swapping import (
-    Replacement,
-    group_layers,
-    replace_layers,
-    replaceable,
-    sweep_subsets,
-)
+from rlbilinear.swapping import Replacement, group_layers, replace_layers, replaceable
 from rlbilinear.tensor import BilinearTensor
 from rlbilinear.tucker import Tucker2, tucker2
 
@@ -144,6 +139,7 @@ __all__ = [
     "quadratic_masks",
     "read",
     "receptive_fields",
+    "refit",
     "replace_layers",
     "replaceable",
     "residual_form",

@@ -1,12 +1,14 @@
 """Fit the best polynomial to a network with one hidden layer, in closed form."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlbilinear.explained import expansion
+from rlbilinear.evaluation import terms_and_units
+from rlbilinear.explained import Expansion, expansion
 from rlbilinear.gaussian import Covariance, Gaussian, GaussianMixture, as_gaussian
 from rlbilinear.moments import as_activation, check_degree
 from rlbilinear.networks import HiddenLayer, Network, as_hidden_layer
@@ -50,6 +52,54 @@ def approximate(
         return _approximate_mixture(layer, degree, mixture)
     gaussian = as_gaussian(mean, covariance, layer.inputs, layer.weight.device)
     return _approximate(layer, degree, gaussian)
+
+
+def refit(
+    polynomial: Polynomial,
+    inputs: Float[Tensor, "*batch inputs"] | Iterable[Float[Tensor, "*batch inputs"]],
+) -> Polynomial:
+    """Fit every hidden unit's polynomial anew, by least squares on real inputs.
+
+    A unit is a function of the one number ``t``, and under the Gaussian its Hermite expansion is
+    its least-squares polynomial. Of real inputs with other tails it is not; its least squares on
+    them takes the moments of ``t``, gathered in one pass. Units are fitted one by one and weighed
+    as before, so that it costs no more than an evaluation; on Gaussian inputs it tends to the
+    closed form.
+
+    Args:
+        polynomial: of any degree, of a network whose function it holds.
+        inputs: in one tensor, or in batches read once; images for a convolution, whose hidden
+            places count as samples.
+
+    Returns:
+        The polynomial with other ``values`` and ``products``. Its R² under the Gaussian is, in
+        closed form, that of what it now is.
+
+    Raises:
+        ValueError: the network's function is not known, or there are no inputs.
+    """
+    if polynomial.activation is None:
+        raise ValueError("polynomial: it does not hold the network's own function")
+    moments: Tensor | float = 0.0
+    wanted: Tensor | float = 0.0
+    for x in inputs.split(1024) if isinstance(inputs, Tensor) else inputs:
+        with torch.no_grad():
+            terms, own = terms_and_units(polynomial, x)
+        moments = moments + torch.einsum("niu,nju->uij", terms, terms)
+        wanted = wanted + torch.einsum("niu,nu->ui", terms, own)
+    if not isinstance(moments, Tensor) or not isinstance(wanted, Tensor):
+        raise ValueError("inputs: expected at least one batch")
+    # Moments of heavy tails differ by many orders of magnitude; a unit that does not vary has
+    # some that are zero.
+    size = moments.diagonal(dim1=1, dim2=2).sqrt()
+    size = torch.where(size > 0, size, 1.0)
+    scaled = moments / size[:, :, None] / size[:, None]
+    inverse = torch.linalg.pinv(scaled, hermitian=True)
+    found = torch.einsum("uij,uj->iu", inverse, wanted / size) / size.T
+    orders = polynomial.degree + 1
+    products = None if polynomial.products is None else found[orders:]
+    best = polynomial.best or Expansion(polynomial.values, polynomial.products)
+    return replace(polynomial, values=found[:orders], products=products, best=best)
 
 
 def _approximate(layer: HiddenLayer, degree: int, gaussian: Gaussian) -> Polynomial:

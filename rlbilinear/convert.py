@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rlbilinear.coefficients import unit_quadratics
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.moments import ACTIVATIONS
 from rlbilinear.networks import ConvGeometry
@@ -27,7 +28,7 @@ class PolynomialLayer(nn.Module):
         self._template = polynomial
         self._names = {}
         for name, tensor in polynomial.tensors().items():
-            if not name.startswith(("mean", "covariance", "known_variance")):
+            if not name.startswith(("mean", "covariance", "known_variance", "best")):
                 self._names[name] = name.replace(".", "_")
                 self.register_buffer(self._names[name], tensor.clone())
 
@@ -47,26 +48,32 @@ def to_module(polynomial: Polynomial, dtype: torch.dtype | None = None) -> nn.Mo
     Returns:
         Degree 2: a `BilinearLinear`, or for one convolution a `BilinearConv2d`, biases included,
         to read and edit as any other; of a convolution after a convolution, a `BilinearConv2d`
-        and an `nn.Conv2d` in sequence. Degree 1, dense: an `nn.Linear`. Else a `PolynomialLayer`.
-        On the device of the polynomial.
+        and an `nn.Conv2d` in sequence. Degree 0 or 1: an `nn.Linear`, an `nn.Conv2d`, or two of
+        these in sequence. Else a `PolynomialLayer`. On the device of the polynomial.
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     g = polynomial.geometry
-    if g is None and polynomial.degree == 1:
-        return _linear(polynomial).to(dtype)
-    if polynomial.degree != 2:
+    if polynomial.degree > 2:
         return PolynomialLayer(polynomial).to(dtype)
-    if g is None or (g.taps == 1 and g.down_stride == (1, 1) and g.down_padding == (0, 0)):
-        return _bilinear(polynomial).to(dtype)
-    return _bilinear_then_conv(polynomial).to(dtype)
+    if g is not None and not (g.taps == 1 and g.down_stride == (1, 1) and g.down_padding == (0, 0)):
+        return _maps_then_conv(polynomial).to(dtype)
+    return (_bilinear if polynomial.degree == 2 else _affine)(polynomial).to(dtype)
 
 
-def _linear(p: Polynomial) -> nn.Linear:
-    weight = p.coefficients(1)
-    bias = p.coefficients(0) - weight @ p.gaussian.mean
-    layer = nn.Linear(p.in_features, p.out_features, device="meta")
-    layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
-    return layer
+def _affine(p: Polynomial) -> nn.Linear | nn.Conv2d:
+    g, u = p.geometry, p.units
+    of = unit_quadratics(p)
+    down = torch.eye(p.out_features).to(p.bias) if p.down is None else p.down
+    weight = (down * of.linear) @ u.weight
+    if u.factor is not None:
+        weight = weight + (down * of.factor) @ u.factor.weight
+    with torch.device("meta"):
+        layer: nn.Linear | nn.Conv2d
+        if g is None:
+            layer = nn.Linear(p.in_features, p.out_features)
+        else:
+            layer = nn.Conv2d(g.channels, p.out_features, g.kernel, g.stride, g.padding, g.dilation)
+    return _with_weights(layer, {"weight": weight, "bias": p.bias + down @ of.constant})
 
 
 def _bilinear(p: Polynomial) -> BilinearLinear | BilinearConv2d:
@@ -119,66 +126,65 @@ def _bilinear(p: Polynomial) -> BilinearLinear | BilinearConv2d:
     )
 
 
-def _bilinear_then_conv(p: Polynomial) -> nn.Sequential:
+def _maps_then_conv(p: Polynomial) -> nn.Sequential:
     """Build maps ``y²``, ``y`` (``y z``, ``z``) and 1 of each channel, then weigh the taps.
 
-    The map of ones gives each tap its constant only where it lies on the hidden map.
+    The map of ones gives each tap its constant only where it lies on the hidden map. Up to degree
+    1 there are no products, and the maps come from an `nn.Conv2d`.
     """
     g, u = p.geometry, p.units
-    assert g is not None
+    assert g is not None and p.down is not None
+    down, kernel = p.down, g.down_kernel
     hidden = len(u.weight)
     # centred and scaled by the channel, so that the maps are of size one
     centre = u.shift.reshape(hidden, -1).mean(1)
     scale = u.std.reshape(hidden, -1).mean(1)
     scale = torch.where(scale > 0, scale, 1.0)
-    y, y_bias = u.weight / scale[:, None], -centre / scale
-    zero, zeros = torch.zeros_like(y), torch.zeros_like(y_bias)
-    left, left_bias, right, right_bias = [y, y], [y_bias, y_bias], [y, zero], [y_bias, zeros + 1]
     at_centre, at_scale = (v.repeat_interleave(g.taps) for v in (centre, scale))
-    squares, crossed, linear, factor, constant = p.quadratics()
+    of = unit_quadratics(p)
+    zero, zeros = torch.zeros_like(u.weight), torch.zeros_like(centre)
+    y, one = (u.weight / scale[:, None], -centre / scale), (zero, zeros + 1)
     # y = scale y' + centre
-    terms = [squares * at_scale**2, (2 * squares * at_centre + linear) * at_scale]
-    constant = constant + (squares * at_centre + linear) * at_centre
+    products = [(y, y, of.squares * at_scale**2)]
+    singles = [(y, one, (2 * of.squares * at_centre + of.linear) * at_scale)]
+    constant = of.constant + (of.squares * at_centre + of.linear) * at_centre
     if u.factor is not None:
-        left += [u.factor.weight, u.factor.weight]
-        left_bias += [zeros, zeros]
-        right += [y, zero]
-        right_bias += [y_bias, zeros + 1]
-        terms += [crossed * at_scale, crossed * at_centre + factor]
-    assert p.down is not None
-    kernel = g.down_kernel
-    maps = [(p.down * term).reshape(p.out_features, hidden, *kernel) for term in terms]
-    maps.append((p.down * constant).reshape(p.out_features, hidden, *kernel).sum(1, keepdim=True))
-    one = y.new_ones(1)
+        z = (u.factor.weight, zeros)
+        products.append((z, y, of.crossed * at_scale))
+        singles.append((z, one, of.crossed * at_centre + of.factor))
+    chosen = [*(products if p.degree == 2 else []), *singles]
+    first_of_one = (zero[:1], zeros[:1] + 1)
+    left = [*(each[0] for each in chosen), first_of_one]
+    right = [*(each[1] for each in chosen), first_of_one]
+    maps = [(down * term).reshape(p.out_features, hidden, *kernel) for *_, term in chosen]
+    maps.append((down * constant).reshape(p.out_features, hidden, *kernel).sum(1, keepdim=True))
+    count = hidden * len(chosen) + 1
+    sides = {"left": left, "right": right} if p.degree == 2 else {"": left}
+    weights = {
+        f"{side}.{name}".lstrip("."): torch.cat([each[index] for each in rows])
+        for side, rows in sides.items()
+        for index, name in enumerate(("weight", "bias"))
+    }
     with torch.device("meta"):
-        bilinear = BilinearConv2d(
-            g.channels,
-            sum(map(len, left)) + 1,
-            g.kernel,
-            stride=g.stride,
-            padding=g.padding,
-            dilation=g.dilation,
-            bias=True,
-        )
+        first: BilinearConv2d | nn.Conv2d
+        if p.degree == 2:
+            first = BilinearConv2d(
+                g.channels,
+                count,
+                g.kernel,
+                stride=g.stride,
+                padding=g.padding,
+                dilation=g.dilation,
+                bias=True,
+            )
+        else:
+            first = nn.Conv2d(g.channels, count, g.kernel, g.stride, g.padding, g.dilation)
         conv = nn.Conv2d(
-            bilinear.out_channels,
-            p.out_features,
-            kernel,
-            g.down_stride,
-            g.down_padding,
-            g.down_dilation,
+            count, p.out_features, kernel, g.down_stride, g.down_padding, g.down_dilation
         )
-    _with_weights(
-        bilinear,
-        {
-            "left.weight": torch.cat([*left, zero[:1]]),
-            "left.bias": torch.cat([*left_bias, one]),
-            "right.weight": torch.cat([*right, zero[:1]]),
-            "right.bias": torch.cat([*right_bias, one]),
-        },
-    )
+    _with_weights(first, weights)
     _with_weights(conv, {"weight": torch.cat(maps, 1), "bias": p.bias})
-    return nn.Sequential(bilinear, conv)
+    return nn.Sequential(first, conv)
 
 
 def _with_weights(layer: Any, weights: dict[str, Tensor]) -> Any:

@@ -70,23 +70,42 @@ def expansion(activation: Activation, units: "Units", degree: int) -> Expansion:
     return Expansion(values, g[:degree])
 
 
-def order_variance(p: "Polynomial") -> Float[Tensor, "degree outputs"]:
-    """Return the variance of each order of a polynomial, from 1 to its degree."""
+def explained_variance(p: "Polynomial") -> Float[Tensor, "orders outputs"]:
+    """Return what each order of a polynomial, from 0 on, takes off the expected squared error.
+
+    Of the best coefficients ``a`` that is the variance of the order. Others, ``c``, leave the
+    variance of ``a - c`` besides; for order 0 its square.
+    """
+    own = Expansion(p.values, p.products)
+    if p.best is None:
+        return _order_variance(p, own)
+    away = Expansion(
+        p.best.values - own.values,
+        None if p.best.products is None or own.products is None else p.best.products - own.products,
+    )
+    total = _order_variance(p, p.best) - _order_variance(p, away)
+    shift = away.values[0] if p.down is None else p.down @ away.values[0]
+    return torch.cat([-shift.square()[None], total[1:]])
+
+
+def _order_variance(p: "Polynomial", of: Expansion) -> Float[Tensor, "orders outputs"]:
+    """Return the variance of each order of an expansion of the units, weighed; 0 of order 0."""
+    degree = len(of.values) - 1
+    variance = p.bias.new_zeros(degree + 1, p.out_features)
     if p.down is None:  # every output is one unit
-        return _energy(p, Expansion(p.values, p.products))[1:]
-    variance = p.bias.new_zeros(p.degree + 1, p.out_features)
-    if p.degree:
+        variance[1:] = _energy(p, of)[1:]
+        return variance
+    if degree:
         t, xi = p.rows()
-        linear = (p.down * p.values[1]) @ t
-        if xi is not None and p.products is not None:
-            linear = linear + (p.down * p.products[0]) @ xi
+        linear = (p.down * of.values[1]) @ t
+        if xi is not None and of.products is not None:
+            linear = linear + (p.down * of.products[0]) @ xi
         variance[1] = p.gaussian.cross(linear, linear)
-    if p.degree > 1:
+    if degree > 1:
         for block in _blocks(p):
-            of = Expansion(p.values, p.products)
-            for n, covariance in enumerate(block.orders(of, 2, p.degree), 2):
+            for n, covariance in enumerate(block.orders(of, 2, degree), 2):
                 variance[n] += _sandwich(p.down, block.start, covariance)
-    return variance[1:]
+    return variance
 
 
 def total_variance(p: "Polynomial") -> Float[Tensor, "outputs"]:
@@ -105,7 +124,7 @@ def total_variance(p: "Polynomial") -> Float[Tensor, "outputs"]:
         raise ValueError("this polynomial holds neither the network's function nor its variance")
     own = unit_variance(p.activation, p.units, _xi_variance(p))
     # Widths of 1e-13 of the mean drown in rounding there, but not in a closed form's orders.
-    own = torch.maximum(own, _energy(p, Expansion(p.values, p.products))[1:].sum(0))
+    own = torch.maximum(own, _energy(p, p.best or Expansion(p.values, p.products))[1:].sum(0))
     if p.down is None:
         return own
     total = p.down.square() @ own

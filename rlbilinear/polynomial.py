@@ -15,14 +15,13 @@ from functools import cached_property
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from rlbilinear import explained
+from rlbilinear import coefficients, evaluation, explained
 from rlbilinear.convolution import Eigenfilters
 from rlbilinear.gaussian import Gaussian, LowRankCovariance
-from rlbilinear.moments import Activation, check_degree, hermite, sqrt_factorials
-from rlbilinear.networks import ConvGeometry, check_images
-from rlbilinear.quadratic import QuadraticForm, as_direction
+from rlbilinear.moments import Activation, check_degree
+from rlbilinear.networks import ConvGeometry
+from rlbilinear.quadratic import QuadraticForm
 
 _FACTORS = ("values", "products", "down", "bias")
 
@@ -85,6 +84,8 @@ class Polynomial:
     """the network's own; None when its function is not known any more"""
     known_variance: Float[Tensor, "outputs"] | None = None
     """the network's variance for each output, where it was computed before"""
+    best: explained.Expansion | None = None
+    """the values and products that are best under the Gaussian, where these are others"""
 
     @property
     def degree(self) -> int:
@@ -117,12 +118,12 @@ class Polynomial:
         Raises:
             ValueError: ``x`` is not floating-point or not of the shape of the network's inputs.
         """
-        p = self._like(x)
-        hidden, size = p._hidden_orders(x)
+        p = evaluation.like(self, x)
+        hidden, size = evaluation.hidden_orders(p, x)
         total = next(hidden)
         for order in hidden:
             total = total + order
-        return p._outputs(total, size, constant=True)
+        return evaluation.outputs(p, total, size, constant=True)
 
     def orders(
         self, x: Float[Tensor, "*batch inputs"]
@@ -131,10 +132,10 @@ class Polynomial:
 
         Uncorrelated under the Gaussian, but for what zero padding does at an image's border.
         """
-        p = self._like(x)
-        hidden, size = p._hidden_orders(x)
+        p = evaluation.like(self, x)
+        hidden, size = evaluation.hidden_orders(p, x)
         for n, order in enumerate(hidden):
-            yield p._outputs(order, size, constant=n == 0)
+            yield evaluation.outputs(p, order, size, constant=n == 0)
 
     def network(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Evaluate the network that is approximated, from the same weights.
@@ -148,13 +149,9 @@ class Polynomial:
                 "network: this polynomial does not hold the network's own function; "
                 "give its outputs, or the network itself"
             )
-        p = self._like(x)
-        y, z, mask, size = p._raw(x)
-        hidden = self.activation(y - p.units.shift + p.units.mean)
-        if z is not None:
-            assert p.units.factor is not None
-            hidden = hidden * (z - p.units.factor.shift + p.units.factor.mean)
-        return p._outputs(hidden if mask is None else hidden * mask, size, constant=True)
+        p = evaluation.like(self, x)
+        hidden, size = evaluation.network_units(p, x)
+        return evaluation.outputs(p, hidden, size, constant=True)
 
     def truncate(self, degree: int) -> "Polynomial":
         """Keep the orders up to ``degree``: the best polynomial of that degree.
@@ -165,11 +162,19 @@ class Polynomial:
         check_degree(degree)
         if degree > self.degree:
             raise ValueError(f"degree: at most {self.degree}, got {degree}")
-        products = None if self.products is None else self.products[:degree]
+        own, best = (
+            of
+            and explained.Expansion(
+                of.values[: degree + 1], None if of.products is None else of.products[:degree]
+            )
+            for of in (explained.Expansion(self.values, self.products), self.best)
+        )
+        assert own is not None
         return replace(
             self,
-            values=self.values[: degree + 1],
-            products=products,
+            values=own.values,
+            products=own.products,
+            best=best,
             known_variance=self.__dict__.get("variance", self.known_variance),
         )
 
@@ -186,6 +191,8 @@ class Polynomial:
         if self.units.factor is not None:
             found |= {f"factor.{k}": v for k, v in vars(self.units.factor).items()}
         found |= {k: getattr(self, k) for k in (*_FACTORS, "known_variance")}
+        if self.best is not None:
+            found |= {f"best.{k}": v for k, v in self.best._asdict().items()}
         found["mean"] = self.gaussian.mean
         if isinstance(covariance, LowRankCovariance):
             found["covariance.factor"] = covariance.factor
@@ -203,9 +210,9 @@ class Polynomial:
         tensors: dict[str, Tensor], geometry: ConvGeometry | None, activation: Activation | None
     ) -> "Polynomial":
         """Put one together from what `tensors` gave."""
-        units, factor = (
+        units, factor, best = (
             {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
-            for part in ("units.", "factor.")
+            for part in ("units.", "factor.", "best.")
         )
         covariance = (
             LowRankCovariance(tensors["covariance.factor"], tensors["covariance.diagonal"])
@@ -218,17 +225,7 @@ class Polynomial:
             gaussian=Gaussian(tensors["mean"], covariance),
             geometry=geometry,
             activation=activation,
-        )
-
-    def _like(self, x: Tensor) -> "Polynomial":
-        """Return what evaluation needs, in the dtype and on the device of ``x``."""
-        if not x.is_floating_point():
-            raise ValueError(f"x: expected floating-point numbers, got {x.dtype}")
-        if (x.dtype, x.device) == (self.bias.dtype, self.bias.device):
-            return self
-        own = self.tensors()
-        return self.with_tensors(
-            {k: v if k[:4] in ("mean", "cova") else v.to(x) for k, v in own.items()}
+            best=explained.Expansion(best["values"], best.get("products")) if best else None,
         )
 
     # Coefficients
@@ -246,27 +243,7 @@ class Polynomial:
         Raises:
             ValueError: ``n`` is above the degree, or the tensor would have over 2^28 numbers.
         """
-        check_degree(n)
-        if n > self.degree:
-            raise ValueError(f"n: at most the degree {self.degree}, got {n}")
-        if self.out_features * self.in_features**n > 2**28:
-            raise ValueError(
-                f"n: the coefficients of order {n} of {self.in_features} inputs and "
-                f"{self.out_features} outputs are too many to build; "
-                "use quadratic_form, or evaluate the orders"
-            )
-        t, xi = self.rows()
-        root = sqrt_factorials(max(n, 1), self.values)
-        down = self._down()
-        total = _power_sum(down * (self.values[n] / root[n]), [t] * n)
-        if xi is not None and self.products is not None and n:
-            weight = down * (self.products[n - 1] / root[n - 1])
-            # symmetric in the inputs: xi in each place in turn
-            for place in range(n):
-                factors = [t] * n
-                factors[place] = xi
-                total = total + _power_sum(weight / n, factors)
-        return total + self.bias if n == 0 else total
+        return coefficients.coefficients(self, n)
 
     def quadratic_form(self, direction: Float[Tensor, "outputs"]) -> QuadraticForm:
         """Return ``x -> direction . polynomial(x)`` exactly, linear and constant parts included.
@@ -277,28 +254,7 @@ class Polynomial:
             ValueError: the degree is above two (truncate it), or the direction is not
                 ``(outputs,)`` or not finite.
         """
-        if self.degree > 2:
-            raise ValueError(
-                f"a polynomial of degree {self.degree} is no quadratic form; "
-                "take .truncate(2).quadratic_form(direction), the best quadratic"
-            )
-        direction = as_direction(direction, self.out_features, "outputs").to(self.bias)
-        weight = direction if self.down is None else direction @ self.down
-        squares, crossed, linear, factor, constant = (weight * c for c in self.quadratics())
-        units = self.units
-        w = self._lay_out(units.weight)
-        if units.factor is None:
-            left, right, r = w, w, squares
-            line = linear @ w
-        else:
-            v = self._lay_out(units.factor.weight)
-            left, right = torch.cat([w, w]), torch.cat([w, v])
-            r = torch.cat([squares, crossed])
-            line = linear @ w + factor @ v
-        used = r != 0
-        return QuadraticForm(
-            left[used], right[used], r[used], line, constant.sum() + direction @ self.bias
-        )
+        return coefficients.quadratic_form(self, direction)
 
     def eigenfilters(
         self, direction: Float[Tensor, "outputs"], k: int | None = None
@@ -312,131 +268,19 @@ class Polynomial:
             TypeError: the polynomial is not of a convolution.
             ValueError: as `quadratic_form`, or k is negative.
         """
-        g = self.geometry
-        if g is None:
-            raise TypeError("a dense polynomial has no eigenfilters; take quadratic_form().eigh()")
-        form = self.quadratic_form(direction)
-        values, vectors = form.eigh(k)
-        field = (g.channels, *g.receptive)
-        return Eigenfilters(
-            values,
-            vectors.reshape(-1, *field),
-            form.linear.reshape(field),
-            form.constant,
-            g.field_stride,
-            (
-                g.padding[0] + g.stride[0] * g.down_padding[0],
-                g.padding[1] + g.stride[1] * g.down_padding[1],
-            ),
-            g.spread,
-        )
-
-    def quadratics(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return every unit's polynomial in ``y = w.x`` and ``z = v.x``, up to degree two.
-
-        Coefficients of ``y²``, ``y z``, ``y``, ``z`` and 1, one number for each unit.
-        """
-        u, zero = self.units, torch.zeros_like(self.values[0])
-        a0, a1, a2 = [*self.values[:3], zero, zero][:3]
-        b0, b1 = (zero, zero) if self.products is None else [*self.products[:2], zero, zero][:2]
-        slope, c = (zero, zero) if u.factor is None else (u.factor.slope, u.factor.shift)
-        # in t and zeta = z - c: a0 + a1 t + a2 (t² - 1) / sqrt 2 + (b0 + b1 t) (zeta - slope t)
-        root = 2**-0.5
-        tt, t, one = a2 * root - b1 * slope, a1 - b0 * slope, a0 - a2 * root
-        k, m = u.inverse_std, u.shift
-        return (
-            tt * k**2,
-            b1 * k,
-            t * k - 2 * tt * k**2 * m - b1 * k * c,
-            b0 - b1 * k * m,
-            one - t * k * m + tt * (k * m) ** 2 + b1 * k * m * c - b0 * c,
-        )
+        return coefficients.eigenfilters(self, direction, k)
 
     def rows(self) -> tuple[Float[Tensor, "units inputs"], Float[Tensor, "units inputs"] | None]:
         """Return the vectors with ``t = rows . (x - mean)`` and, for gated units, ``xi``."""
-        t = self._lay_out(self.units.weight) * self.units.inverse_std[:, None]
+        t = self.lay_out(self.units.weight) * self.units.inverse_std[:, None]
         factor = self.units.factor
         if factor is None:
             return t, None
-        return t, self._lay_out(factor.weight) - factor.slope[:, None] * t
+        return t, self.lay_out(factor.weight) - factor.slope[:, None] * t
 
-    def _lay_out(self, weight: Tensor) -> Tensor:
+    def lay_out(self, weight: Float[Tensor, "hidden patch"]) -> Float[Tensor, "units inputs"]:
+        """Return hidden weights as vectors over the inputs; of a convolution, the field's."""
         return weight if self.geometry is None else self.geometry.rows(weight)
-
-    def _down(self) -> Tensor:
-        return torch.eye(self.out_features).to(self.bias) if self.down is None else self.down
-
-    # Evaluation
-
-    def _hidden_orders(self, x: Tensor) -> tuple[Iterator[Tensor], tuple[int, int] | None]:
-        y, z, mask, size = self._raw(x)
-        u = self.units
-        t = (y - u.shift) * u.inverse_std
-        xi = None
-        if z is not None and u.factor is not None:
-            xi = z - u.factor.shift - u.factor.slope * t
-
-        def orders() -> Iterator[Tensor]:
-            before = torch.zeros_like(t)
-            for n, h in enumerate(hermite(t, self.degree)):
-                order = self.values[n] * h
-                if n and xi is not None and self.products is not None:
-                    order = order + self.products[n - 1] * before * xi
-                yield order if mask is None else order * mask
-                before = h
-
-        return orders(), size
-
-    def _raw(
-        self, x: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
-        """Apply the weights, units last; for a convolution places before them.
-
-        Also the places that lie on the hidden map, where the second convolution pads it, and the
-        height and width of the output.
-        """
-        weights = [self.units.weight]
-        if self.units.factor is not None:
-            weights.append(self.units.factor.weight)
-        g = self.geometry
-        if g is None:
-            if x.ndim == 0 or x.shape[-1] != self.in_features:
-                raise ValueError(f"x: expected (..., {self.in_features}), got {tuple(x.shape)}")
-            maps = [x @ w.T for w in weights]
-            return maps[0], maps[1] if len(maps) == 2 else None, None, None
-        check_images(x, g)
-        kernels = [w.reshape(len(w), g.channels, *g.kernel) for w in weights]
-        maps = [F.conv2d(x, k, None, g.stride, g.padding, g.dilation) for k in kernels]
-        height, width = (
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, k, s, d in zip(
-                maps[0].shape[2:],
-                g.down_padding,
-                g.down_kernel,
-                g.down_stride,
-                g.down_dilation,
-                strict=True,
-            )
-        )
-        mask = None
-        if any(g.down_padding):
-            mask = self._taps(torch.ones_like(maps[0][:1]))
-        maps = [self._taps(m) for m in maps]
-        return maps[0], maps[1] if len(maps) == 2 else None, mask, (height, width)
-
-    def _taps(self, hidden: Tensor) -> Tensor:
-        """Turn maps (batch, hidden, h, w) to what each place sees: (batch, places, units)."""
-        g = self.geometry
-        assert g is not None
-        if g.taps == 1 and g.down_stride == (1, 1) and not any(g.down_padding):
-            return hidden.flatten(2).transpose(1, 2)
-        seen = F.unfold(hidden, g.down_kernel, g.down_dilation, g.down_padding, g.down_stride)
-        return seen.transpose(1, 2)
-
-    def _outputs(self, hidden: Tensor, size: tuple[int, int] | None, *, constant: bool) -> Tensor:
-        y = hidden if self.down is None else hidden @ self.down.T
-        y = y + self.bias if constant else y
-        return y if size is None else y.transpose(1, 2).unflatten(2, size)
 
     # Variance explained
 
@@ -446,19 +290,24 @@ class Polynomial:
         return explained.total_variance(self)
 
     @cached_property
+    def _r2_orders(self) -> Float[Tensor, "orders outputs"]:
+        varies = torch.where(self.variance > 0, self.variance, torch.nan)
+        return explained.explained_variance(self) / varies
+
+    @property
     def r2_by_order(self) -> Float[Tensor, "degree outputs"]:
         """The share of each output's variance that is in orders 1, 2, ..., under the Gaussian.
 
-        NaN for an output that does not vary. See `r2_on` for the same on real inputs.
+        NaN for an output that does not vary. See `r2_on` for the same on real inputs. Of a
+        `refit` polynomial, what each order takes off the squared error: perhaps a negative share,
+        and an error of the mean counts in `r2` alone.
         """
-        varies = torch.where(self.variance > 0, self.variance, torch.nan)
-        return explained.order_variance(self) / varies
+        return self._r2_orders[1:]
 
     @property
     def r2(self) -> Float[Tensor, "outputs"]:
         """The share of each output's variance that is explained, under the Gaussian: centred."""
-        none = torch.where(self.variance > 0, 0.0, torch.nan)
-        return none + self.r2_by_order.sum(0)
+        return self._r2_orders.sum(0)
 
     def measured_r2(
         self,
@@ -487,17 +336,5 @@ class Polynomial:
         How far they are apart says how far the inputs are from the Gaussian. Arguments and errors
         as for `measured_r2`.
         """
-        none = torch.where(self.variance > 0, 0.0, torch.nan)
-        by_degree = torch.cat([none[None], self.r2_by_order]).cumsum(0)
+        by_degree = self._r2_orders.cumsum(0)
         return explained.R2(by_degree, explained.measured_r2(self, inputs, network))
-
-
-def _power_sum(down: Tensor, factors: list[Tensor]) -> Tensor:
-    """Return ``sum_h down_oh factors_0h (x) factors_1h (x) ...``: (outputs, inputs, ...)."""
-    total = down.T  # (units, outputs)
-    for factor in factors[:-1]:
-        total = (total[:, :, None] * factor[:, None, :]).flatten(1)
-    if not factors:
-        return total.sum(0)
-    inputs = factors[0].shape[1]
-    return (total.T @ factors[-1]).reshape(down.shape[0], *[inputs] * len(factors))

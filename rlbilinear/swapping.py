@@ -3,18 +3,17 @@
 import copy
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from rlbilinear.approximation import approximate
+from rlbilinear.approximation import approximate, refit
 from rlbilinear.convert import to_module
 from rlbilinear.explained import R2
 from rlbilinear.gaussian import Gaussian, LowRankCovariance, estimate_gaussian
@@ -28,6 +27,9 @@ Inputs = Float[Tensor, "batch *shape"] | Sequence[Float[Tensor, "batch *shape"]]
 
 CovarianceKind = Literal["full", "diagonal"] | int
 """As `estimate_gaussian` takes it."""
+
+Fit = Literal["gaussian", "inputs"]
+"""Whether units have their best polynomials under the Gaussian, or on the inputs themselves."""
 
 _WHOLE = (nn.Sequential, GatedLinear, BilinearLinear, BilinearConv2d)
 
@@ -72,19 +74,6 @@ class Replacement:
         return pd.DataFrame(rows)
 
 
-class Comparison(NamedTuple):
-    """A network's outputs beside another's, on the same inputs."""
-
-    kl: float
-    """mean of KL(network || other) of the softmax of the outputs, in nats"""
-    agreement: float
-    """how often the largest output is the same"""
-    r2: float
-    """share of the network's outputs explained by the other's: centred, mean over outputs"""
-    accuracy: float
-    """of the other, where labels are given; else NaN"""
-
-
 def group_layers(network: nn.Sequential) -> nn.Sequential:
     """Return the same network with each affine layer and the activation after it as one layer.
 
@@ -117,12 +106,6 @@ def replaceable(network: nn.Module) -> list[str]:
     return found
 
 
-def subsets(layers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield every subset of the layers but the empty one, small ones first: 2^n - 1 of them."""
-    for size in range(1, len(layers) + 1):
-        yield from itertools.combinations(layers, size)
-
-
 def replace_layers(
     network: nn.Module,
     layers: Iterable[str],
@@ -132,6 +115,7 @@ def replace_layers(
     reestimate: bool = True,
     covariance: CovarianceKind = "full",
     widen: float = 1.0,
+    fit: Fit = "gaussian",
     held_out: Inputs | None = None,
 ) -> Replacement:
     """Replace layers of a network by their best polynomials under what goes into them.
@@ -152,17 +136,21 @@ def replace_layers(
         widen: what every covariance is multiplied by. Real inputs have heavier tails than a
             Gaussian, on which quadratics explode when several follow one another; fitted under a
             wider Gaussian they bend less. The closed-form R² is then under the wider one.
+        fit: ``inputs`` gives every hidden unit its least squares on the real inputs (`refit`).
         held_out: inputs on which R² is measured; ``inputs`` when None. R² is measured where the
             statistics are estimated: in the replaced network, or in the original.
 
     Raises:
         ValueError: a layer that does not exist (the names are listed) or is not called once, a
-            layer inside another, a degree missing, ``widen`` not positive, or as `approximate`.
+            layer inside another, a degree missing, ``widen`` not positive, an unknown ``fit``, or
+            as `approximate`.
         TypeError: a layer is of no kind that can be approximated, or inputs that can be read only
             once.
     """
     if not 0 < widen < float("inf"):
         raise ValueError(f"widen: expected a positive number, got {widen}")
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit: unknown {fit!r}; choose from {', '.join(get_args(Fit))}")
     original, replaced = (copy.deepcopy(network).eval() for _ in range(2))
     wanted = _forward_order(original, list(dict.fromkeys(layers)), inputs)
     degrees = _degrees(degree, wanted)
@@ -175,6 +163,8 @@ def replace_layers(
         fields = (_flat(unit, x) for x in layer_inputs(source, name, inputs))
         gaussian = _widened(estimate_gaussian(fields, enough or covariance), widen)
         polynomial = approximate(unit, degrees[name], *gaussian)
+        if fit == "inputs":
+            polynomial = refit(polynomial, layer_inputs(source, name, inputs))
         measured_on = layer_inputs(source, name, inputs if held_out is None else held_out)
         polynomials[name] = polynomial
         r2[name] = polynomial.r2_on(measured_on, layer)
@@ -192,96 +182,12 @@ def layer_inputs(
         ValueError: no such layer, or it is not called in a forward pass.
     """
     module = _submodule(network, layer)
-    for x in _batches(inputs):
+    for x in batches(inputs):
         with torch.no_grad(), _recording({layer: module}) as calls:
             network(x)
         if len(calls) != 1:
             raise ValueError(f"layers: {layer} is called {len(calls)} times, expected once")
         yield calls[0][1]
-
-
-def compare(
-    network: Callable[[Tensor], Tensor],
-    other: Callable[[Tensor], Tensor],
-    inputs: Inputs,
-    labels: Int[Tensor, "n"] | None = None,
-) -> Comparison:
-    """Compare the outputs of two networks, or polynomials, that end in logits.
-
-    Raises:
-        ValueError: outputs that are not ``(batch, outputs)``, or labels of another number.
-    """
-    with torch.no_grad():
-        ours, theirs = (
-            torch.cat([each(x) for x in _batches(inputs)]).double() for each in (network, other)
-        )
-    if ours.ndim != 2 or ours.shape != theirs.shape:
-        raise ValueError(
-            f"expected outputs (batch, outputs) of both, got {tuple(ours.shape)} and "
-            f"{tuple(theirs.shape)}"
-        )
-    if labels is not None and len(labels) != len(ours):
-        raise ValueError(f"labels: expected {len(ours)}, got {len(labels)}")
-    log_ours, log_theirs = F.log_softmax(ours, 1), F.log_softmax(theirs, 1)
-    scatter = (ours - ours.mean(0)).square().sum(0)
-    varies = torch.where(scatter > 0, scatter, torch.nan)
-    chosen = theirs.argmax(1)
-    return Comparison(
-        kl=(log_ours.exp() * (log_ours - log_theirs)).sum(1).mean().item(),
-        agreement=(ours.argmax(1) == chosen).double().mean().item(),
-        r2=(1 - (ours - theirs).square().sum(0) / varies).nanmean().item(),
-        accuracy=(float("nan") if labels is None else (chosen == labels).double().mean().item()),
-    )
-
-
-def sweep_subsets(
-    network: nn.Module,
-    layers: Sequence[str],
-    degrees: Sequence[int],
-    inputs: Inputs,
-    held_out: Inputs,
-    labels: Int[Tensor, "n"] | None = None,
-    *,
-    covariance: CovarianceKind = "full",
-) -> pd.DataFrame:
-    """Replace every subset of layers, with statistics re-estimated and not, and compare.
-
-    Args:
-        network: ends in logits.
-        layers: their subsets are tried: 2^n - 1 of them.
-        degrees: of the approximants.
-        inputs: for the statistics.
-        held_out: on which the networks are compared.
-        labels: of ``held_out``, for the accuracy.
-        covariance: as in `replace_layers`.
-
-    Returns:
-        A row for each subset, degree, and way: ``layers`` (joined by ``+``), ``replaced`` (how
-        many), ``degree``, ``reestimated``, ``kl``, ``agreement``, ``r2``, ``accuracy``. The first
-        row is the network itself, with nothing replaced and degree -1.
-
-    Raises:
-        ValueError: as `replace_layers` and `compare`.
-    """
-    itself = compare(network, network, held_out, labels)
-    rows: list[dict[str, Any]] = [
-        {"layers": "", "replaced": 0, "degree": -1, "reestimated": False, **itself._asdict()}
-    ]
-    for chosen, degree, reestimate in itertools.product(subsets(layers), degrees, (True, False)):
-        replaced = replace_layers(
-            network, chosen, degree, inputs, reestimate=reestimate, covariance=covariance
-        )
-        found = compare(network, replaced.network, held_out, labels)
-        rows.append(
-            {
-                "layers": "+".join(replaced.polynomials),
-                "replaced": len(chosen),
-                "degree": degree,
-                "reestimated": reestimate,
-                **found._asdict(),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def as_approximable(
@@ -331,7 +237,7 @@ def _forward_order(network: nn.Module, layers: list[str], inputs: Inputs) -> lis
     for inner, outer in itertools.permutations(layers, 2):
         if inner.startswith(f"{outer}."):
             raise ValueError(f"layers: {inner} lies inside {outer}; choose one of them")
-    first = next(_batches(inputs), None)
+    first = next(batches(inputs), None)
     if first is None:
         raise ValueError("inputs: expected at least one batch")
     with torch.no_grad(), _recording(modules) as calls:
@@ -353,7 +259,12 @@ def _degrees(degree: int | Mapping[str, int], layers: Sequence[str]) -> dict[str
     return dict(degree)
 
 
-def _batches(inputs: Inputs) -> Iterator[Tensor]:
+def batches(inputs: Inputs) -> Iterator[Float[Tensor, "batch *shape"]]:
+    """Yield inputs batch by batch.
+
+    Raises:
+        TypeError: they can be read only once.
+    """
     if isinstance(inputs, Iterator):
         raise TypeError("inputs: they are read several times; give a tensor or a list of batches")
     return iter(inputs.split(512) if isinstance(inputs, Tensor) else inputs)

@@ -29,7 +29,7 @@ from rlbilinear.adversarial import (
     without_directions,
 )
 from rlbilinear.classifiers import accuracy
-from rlbilinear.swapping import compare, sweep_subsets
+from rlbilinear.comparing import compare, sweep_subsets
 
 NAMES = ("constant", "linear", "quadratic", "cubic", "quartic")
 """of approximants, by degree"""

@@ -59,6 +59,13 @@ def test_a_twin_is_made_of_bilinear_layers_and_is_stored(twin, observations, tmp
     assert "block1.branch: polynomial of degree 2" in again.config.edits[-1]
 
 
+def test_a_linear_twin_is_stored(agent, observations, tmp_path):
+    twin = polynomial_twin(agent, observations, degree=1, fit="inputs").agent
+    assert [type(m) for m in twin.layer("block1.branch")] == [nn.Conv2d, nn.Conv2d]
+    twin.save(tmp_path / "twin")
+    assert torch.equal(load(tmp_path / "twin").logits(observations), twin.logits(observations))
+
+
 def test_a_unit_is_the_polynomial_of_its_own_inputs(agent, observations):
     found = polynomial_twin(agent, observations, ["block2.branch"])
     grouped = regrouped(agent)

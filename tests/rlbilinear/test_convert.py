@@ -81,7 +81,11 @@ def test_modules_compute_the_polynomial(kind, degree):
         ("conv glu pointwise", 2, BilinearConv2d),
         ("conv conv", 2, nn.Sequential),
         ("mlp", 3, PolynomialLayer),
-        ("conv", 1, PolynomialLayer),
+        ("mlp", 0, nn.Linear),
+        ("conv", 1, nn.Conv2d),
+        ("conv glu", 0, nn.Conv2d),
+        ("conv conv", 1, nn.Sequential),
+        ("conv", 3, PolynomialLayer),
     ],
 )
 def test_which_module(kind, degree, cls):

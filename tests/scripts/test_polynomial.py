@@ -17,7 +17,7 @@ from envs import Maze, observe
 from probes.trace import Writer
 from rlbilinear import QuadraticForm, eigenfilters, scale_eigenfilters
 from rlbilinear.classifiers import Training
-from rlbilinear.swapping import compare
+from rlbilinear.comparing import compare
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 RECIPE = Training(epochs=100, learning_rate=1e-2, seed=3)

@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks.measure import Comparison, Cost, measure, peak_memory
-from rlbilinear import BilinearConv2d, BilinearLinear, eigenfilters, head_forms, image_form
+from rlbilinear import (
+    BilinearConv2d,
+    BilinearLinear,
+    BilinearTensor,
+    compress,
+    eigenfilters,
+    head_forms,
+    hosvd,
+    image_form,
+    scale_eigenfilters,
+)
+from rlbilinear.quadratic import Method
 
 ACTIONS = 15
 SPEEDUP, FILTERS_MB = 200, 50
@@ -41,8 +52,10 @@ def compare() -> Iterator[Comparison]:
     torch.manual_seed(0)
     yield from _one_direction()
     yield _all_logits()
-    yield _wide_layer()
+    yield from _wide_layer()
     yield _whole_image()
+    yield _all_outputs()
+    yield from _edited()
     for growth in growths():
         ours, dense = growth.exponents
         last = len(growth.dense) - 1
@@ -119,19 +132,84 @@ def _all_logits() -> Comparison:
     )
 
 
-def _wide_layer() -> Comparison:
+def _wide_layer() -> Iterator[Comparison]:
+    """Measure a random layer, whose spectrum decays slowest: trained ones are faster by Lanczos."""
     layer = BilinearLinear(WIDE_INPUTS, 1, hidden_features=WIDE_HIDDEN)
     u = torch.ones(1)
-    ours = _once(lambda: layer.quadratic_form(u).eigh(WIDE_PAIRS, method="lanczos"))
-    other = _once(lambda: layer.quadratic_form(u).eigh(WIDE_PAIRS, method="exact"))
+    ours = _once(lambda: layer.quadratic_form(u).eigh(WIDE_PAIRS))
+    alternatives: dict[str, Method] = {
+        "all eigenpairs of the dense matrix": "exact",
+        "Lanczos on products with the factors, nothing of inputs² built": "lanczos",
+    }
+    for name, method in alternatives.items():
+        yield Comparison(
+            f"top {WIDE_PAIRS} eigenpairs of a direction, {WIDE_INPUTS} inputs, "
+            f"{WIDE_HIDDEN} hidden",
+            ours,
+            name,
+            _once(partial(layer.quadratic_form(u).eigh, WIDE_PAIRS, method=method)),
+            f"at most {WIDE_SECONDS:g} s and {WIDE_MB} MB",
+            ours.seconds <= WIDE_SECONDS and ours.megabytes <= WIDE_MB,
+        )
+
+
+def _all_outputs() -> Comparison:
+    """Measure the higher-order SVD of a layer: one form for each output, all at once."""
+    conv = BilinearConv2d(32, 32, 5, padding=2)
+
+    def unfolded() -> object:
+        return torch.linalg.svd(dense_tensor(conv).flatten(1), full_matrices=False)
+
     return Comparison(
-        f"top {WIDE_PAIRS} eigenpairs of a direction, {WIDE_INPUTS} inputs, {WIDE_HIDDEN} hidden",
-        ours,
-        "dense matrix and eigh",
-        other,
-        f"at most {WIDE_SECONDS:g} s and {WIDE_MB} MB",
-        ours.seconds <= WIDE_SECONDS and ours.megabytes <= WIDE_MB,
+        "HOSVD of a layer of 32 channels, 5x5",
+        measure(lambda: hosvd(BilinearTensor.of(conv))),
+        "SVD of the dense tensor as outputs x inputs²",
+        _once(unfolded),
     )
+
+
+def _edited() -> Iterator[Comparison]:
+    """Measure what edits of one direction cost, and what they leave in the forward pass."""
+    conv, u = BilinearConv2d(32, 32, 5, padding=2), torch.randn(32)
+    edits = [
+        partial(scale_eigenfilters, direction=u, factors={i: 0.5 for i in range(n)})
+        for n in range(8, 64, 8)
+    ]
+
+    def edited() -> BilinearConv2d:
+        layer = conv
+        for edit in edits:
+            layer = edit(layer)
+        return layer
+
+    long = edited()
+    short = compress(long).layer
+    task = f"{len(edits)} edits of a direction, 32 channels, 5x5"
+
+    def rebuilt() -> object:
+        matrix = dense_form(conv, u)
+        for n in range(8, 64, 8):
+            values, vectors = torch.linalg.eigh(matrix)
+            order = values.abs().argsort(descending=True)[:n]
+            scaled = vectors[:, order] * values[order]
+            matrix = matrix - 0.5 * scaled @ vectors[:, order].T
+        return torch.linalg.eigh(matrix)
+
+    yield Comparison(
+        f"{task}, then compressed",
+        measure(lambda: compress(edited())),
+        "the direction's dense matrix edited and decomposed",
+        measure(rebuilt),
+    )
+    x = torch.randn(64, 32, 16, 16)
+    with torch.inference_mode():
+        yield Comparison(
+            f"forward pass after {task}: {short.hidden_channels} hidden units, "
+            f"{conv.hidden_channels} at first",
+            measure(lambda: short(x)),
+            f"not compressed: {long.hidden_channels} hidden units",
+            measure(lambda: long(x)),
+        )
 
 
 def _whole_image() -> Comparison:

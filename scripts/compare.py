@@ -1,0 +1,237 @@
+r"""Compare architectures: train games x architectures x seeds alike, and report what came out.
+
+    python scripts/compare.py --games coinrun fruitbot --architectures bimpala-small impala-small \
+        --seeds 0 1 2 --preset cpu --levels 200 --frames 1000000 --out runs/compare
+
+A run lives in OUT/GAME/ARCHITECTURE/seedN and is what scripts/train.py makes. The same command goes
+on where it was stopped: finished runs are taken as they are, stopped ones continue. With
+--report-only nothing is trained: the report is made of what there is. Training options hold for all
+runs; what an architecture has for itself follows its name:
+bimpala-small,learning_rate=1e-4,kernel_size=5. Runs are spread by Ray if it is installed (extra
+``ray``), on this machine or, by --address, on a cluster, where OUT must be a folder that all
+machines share. The report (text, CSV, PNG, TensorBoard) is in OUT/report.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import tyro
+
+from agents.folder import new_folder, provenance, write_json
+from agents.ppo import TrainOptions
+from agents.runs import Standing, State, standing
+from comparing import figures as draw
+from comparing import spread, summary, tables, tensorboard, text
+from comparing.matrix import Run, find, matrix
+
+REPORT, MARKER = "report", "report.json"
+
+
+@dataclass(frozen=True)
+class Options(TrainOptions):
+    """Compare architectures by training them alike."""
+
+    games: tuple[str, ...] = ()
+    """ProcGen's; with --report-only: all that are there, unless given"""
+    architectures: tuple[str, ...] = ()
+    """by name, each with settings of its own after commas: bimpala-small,learning_rate=1e-4.
+    Differences are of those given first minus those after"""
+    seeds: tuple[int, ...] = ()
+    """of the runs; from three on there are intervals to speak of"""
+    report_only: bool = False
+    """train nothing"""
+    final_levels: int = 200
+    """levels of each set, training and held-out, that final agents are scored on"""
+    margin: float = 0.1
+    """normalised scores that differ by less count as comparable"""
+    ray: bool = True
+    """spread runs by Ray where it is installed"""
+    address: str | None = None
+    """of a Ray cluster (auto, HOST:PORT); this machine when not given"""
+    cpus_per_run: int | None = None
+    """CPUs of a run, and its threads; 1 under Ray, and torch's own choice without"""
+    gpus_per_run: float | None = None
+    """GPUs of a run under Ray, 0.25 to put four on one; one if there are GPUs and the device is
+    not cpu"""
+    game: tyro.conf.Suppress[str] = ""
+    architecture: tyro.conf.Suppress[str | None] = None
+    seed: tyro.conf.Suppress[int] = 0
+    init_from: tyro.conf.Suppress[str | None] = None
+
+
+def main() -> None:
+    """Train what is missing, and report."""
+    options = tyro.cli(Options, description=__doc__)
+    failed: list[spread.Outcome] = []
+    try:
+        check(options)
+        runs = chosen(options)
+        if not options.report_only:
+            failed = train(options, runs)
+        said = report(options, runs)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    print(said)
+    print(f"\nFigures and tables: {options.out / REPORT}")
+    print(f"tensorboard --logdir {options.out}")
+    if failed:
+        print(f"\n{len(failed)} runs failed; the same command tries them again:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {outcome.run}: {outcome.error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def check(options: Options) -> None:
+    """Raise ValueError where an option that is not of training is out of range."""
+    if options.final_levels < 2:
+        raise ValueError(f"final_levels must be 2 or more, got {options.final_levels}")
+    if not options.margin > 0:
+        raise ValueError(f"margin must be positive, got {options.margin}")
+
+
+def chosen(options: Options) -> list[Run]:
+    """Return the runs of the matrix, or those that there are.
+
+    Raises:
+        ValueError: none; something unknown; a folder that holds another run.
+    """
+    if not options.report_only:
+        shared = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
+        return matrix(TrainOptions(**shared), options.games, options.architectures, options.seeds)
+    found = find(options.out)
+    axes = {
+        "games": (options.games, {run.game for run in found}),
+        "architectures": (options.architectures, {run.architecture for run in found}),
+        "seeds": (options.seeds, {run.seed for run in found}),
+    }
+    for name, (asked, there) in axes.items():
+        if missing := {*asked} - there:
+            raise ValueError(
+                f"{name}: {options.out} has no runs of {', '.join(map(str, sorted(missing)))}; "
+                f"there are {', '.join(map(str, sorted(there))) or 'none'}"
+            )
+    kept = [
+        run
+        for run in found
+        if (not options.games or run.game in options.games)
+        and (not options.architectures or run.architecture in options.architectures)
+        and (not options.seeds or run.seed in options.seeds)
+    ]
+    order = {name: place for place, name in enumerate(options.architectures)}
+    return sorted(kept, key=lambda run: order.get(run.architecture, 0))
+
+
+def train(options: Options, runs: Sequence[Run]) -> list[spread.Outcome]:
+    """Bring all runs to their end, and return those that failed.
+
+    Raises:
+        ValueError: a folder holds another run; found before anything starts.
+        KeyboardInterrupt: stopped.
+    """
+    standings = examine(runs)
+    for run, (state, frames) in zip(runs, standings, strict=True):
+        print(f"{run}: {state.value}" + (f", {frames:,} frames" if frames else ""))
+    if all(state is State.FINISHED for state, _ in standings):
+        return []
+    failed = []
+    for number, outcome in enumerate(outcomes(options, runs), 1):
+        print(f"{number} of {len(runs)}: {outcome.run}: {outcome.error or 'finished'}", flush=True)
+        if outcome.error is not None:
+            failed.append(outcome)
+    return failed
+
+
+def examine(runs: Sequence[Run]) -> list[Standing]:
+    """Look into all folders.
+
+    Raises:
+        ValueError: runs that cannot be begun or continued, each with the reason.
+    """
+    standings, refused = [], []
+    for run in runs:
+        try:
+            standings.append(standing(run.options))
+        except (ValueError, OSError) as error:
+            refused.append(str(error))
+    if refused:
+        raise ValueError("nothing was started: " + "; ".join(refused))
+    return standings
+
+
+def outcomes(options: Options, runs: Sequence[Run]) -> Iterator[spread.Outcome]:
+    """Run them, by Ray or one after another, and say which.
+
+    Raises:
+        ValueError: a cluster is asked for, and Ray is not installed or not asked for.
+    """
+    if options.address is not None and not options.ray:
+        raise ValueError("--address is a Ray cluster's: it does not go with --no-ray")
+    if options.ray and (spread.ray is not None or options.address is not None):
+        there = spread.connect(options.address)
+        given = spread.resources(options.device, options.cpus_per_run, options.gpus_per_run)
+        print(f"{there}; {given.cpus} and {given.gpus:g} a run", flush=True)
+        if options.address is not None:
+            print(f"{options.out.absolute()} must be a folder that all machines share")
+        yield from spread.by_ray(
+            runs, given, final_levels=options.final_levels, progress=options.progress
+        )
+        return
+    if options.ray:
+        print("Ray is not installed (pip install 'rlbilinear[ray]'): ", end="")
+    print("runs go one after another", flush=True)
+    yield from spread.one_after_another(
+        runs, final_levels=options.final_levels, threads=options.cpus_per_run
+    )
+
+
+def report(options: Options, runs: Sequence[Run]) -> str:
+    """Read all runs, write the report, and return it as text.
+
+    Raises:
+        ValueError: no run is there yet.
+    """
+    if not runs:
+        raise ValueError(f"{options.out} holds no run yet")
+    found = tables.collect(
+        runs,
+        frames=max(run.options.frames for run in runs),
+        final_levels=options.final_levels,
+        device=options.device,
+        progress=options.progress,
+    )
+    scores = summary.summarise(found)
+    over_games = summary.aggregate(found)
+    pairs = summary.compare(found, margin=options.margin)
+    said = text.report(found, scores, over_games, pairs, options.margin)
+    pictures = {"curves": draw.curves(found)}
+    if len(found.final):
+        pictures["returns"] = draw.returns(found)
+        pictures["normalised"] = draw.normalised(found, over_games)
+    if len(pairs):
+        pictures["differences"] = draw.differences(found, pairs, options.margin)
+    written = {
+        "runs": found.status,
+        "evaluations": found.evaluations,
+        "summary": scores,
+        "aggregate": over_games,
+        "differences": pairs,
+    }
+    place = options.out / REPORT
+    with new_folder(place, overwrite=True, marker=MARKER) as folder:
+        for name, table in written.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+        for name, picture in pictures.items():
+            picture.savefig(folder / f"{name}.png", dpi=130)
+        (folder / "report.txt").write_text(said + "\n")
+        tensorboard.write(folder / "tensorboard", found, pictures, said)
+        counts = {"frames": found.frames, "final_levels": options.final_levels}
+        write_json(folder / MARKER, {**counts, "margin": options.margin, **provenance()})
+    return said
+
+
+if __name__ == "__main__":
+    main()

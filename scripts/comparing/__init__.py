@@ -1,0 +1,1 @@
+"""What `scripts/compare.py` plans, spreads, measures and draws."""

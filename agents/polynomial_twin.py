@@ -62,6 +62,14 @@ def units(agent: Agent) -> list[str]:
     return replaceable(body(agent))
 
 
+def hidden_layers(agent: Agent) -> list[str]:
+    """Return the units of a regrouped agent that are more than an activation alone.
+
+    Replaced by quadratics, they leave between the blocks the ReLUs as they are.
+    """
+    return [name for name in units(agent) if not isinstance(agent.layer(name), nn.ReLU)]
+
+
 def body(agent: Agent) -> nn.Module:
     """Return the layers from images in [0, 1] to features."""
     layers = agent.policy.features_extractor.layers

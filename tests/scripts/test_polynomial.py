@@ -92,8 +92,10 @@ def test_the_agents_part_whole(run, tmp_path):
     options = ("--agent", tmp_path / "relu", "--beside", tmp_path / "bilinear", "--no-progress")
     run("--out", out, "--quick", *options)
     assert {p.stem for p in out.glob("*.csv")} == {
-        *("units", "policies", "play", "eigenfilters", "ablations")
+        *("units", "tails", "ways", "policies", "play", "eigenfilters", "ablations")
     }
+    ways = pd.read_csv(out / "ways.csv")
+    assert ways.kl[ways.chosen].tolist() == [ways.kl.min()] and len(ways) > 4
     policies = pd.read_csv(out / "policies.csv").set_index(["agent", "replaced", "degree"])
     assert policies.query("replaced == 'nothing'").kl.eq(0).all()
     bilinear = policies.loc["bilinear"].query("degree == '2'")
@@ -187,7 +189,7 @@ def test_masks_are_stronger_than_noise_of_their_norm(images, found):
 
 
 def test_ablated_activations_of_a_bilinear_agent_are_those_of_ablated_weights():
-    from approximating.relu_agents import ablations
+    from approximating.relu_filters import ablations
 
     agent = Agent.new("bimpala", channels=10, blocks=(1,), stem_stride=4, features=8)
     with torch.no_grad():
@@ -198,26 +200,12 @@ def test_ablated_activations_of_a_bilinear_agent_are_those_of_ablated_weights():
     direction = nn.functional.normalize(torch.linspace(-1, 2, 10, dtype=torch.float64), dim=0)
     layer = agent.layer("block1.bilinear")
     writer = Writer("block1", "block1.bilinear", "pool1", direction, eigenfilters(layer, direction))
-    table = ablations(agent, twin, [writer], observations, 0, controls=2).set_index("filters")
+    table = ablations(
+        agent, twin.replacement.polynomials, [writer], observations, 0, controls=2
+    ).set_index("filters")
     for name, count in (("first 1", 1), ("first 8", 8), ("all", len(writer.filters.values))):
         edited = scale_eigenfilters(layer, direction, dict.fromkeys(range(count), 0.0))
         other = agent.with_layer("block1.bilinear", edited)
         expected = compare(agent.logits, other.logits, torch.as_tensor(observations)).kl
         assert table.kl[name] == pytest.approx(expected, rel=1e-3) and expected > 1e-4
     assert (table.control_max >= table.control).all() and (table.control > 0).all()
-
-
-def test_sets_of_units_are_all_but_those_named():
-    from approximating.relu_agents import _sets
-
-    relus, rest = ["block1.relu", "relu1"], ["block1.branch", "dense"]
-    names = ["block1.relu", "block1.branch", "relu1", "dense"]
-    sets = _sets(names)
-    assert sets["branches + dense"] == dict.fromkeys(rest, 2)
-    assert sets["branches + dense, linear ReLUs"] == dict.fromkeys(relus, 1) | dict.fromkeys(
-        rest, 2
-    )
-    assert sets["branches + dense + ReLUs"] == dict.fromkeys(names, 2)
-    assert _sets(["block1.bilinear", "dense"]) == {
-        "blocks + dense": {"block1.bilinear": 1, "dense": 1}
-    }

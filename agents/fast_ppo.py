@@ -1,23 +1,22 @@
-"""PPO whose minibatches go through the network in parts, with the same gradient."""
+"""PPO that keeps its rollouts on the device, and takes minibatches through the network in parts."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.rollout_buffer import DeviceRolloutBuffer
-
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+from agents.running import Precision, Running, to_device
 
 
 class Losses(NamedTuple):
@@ -46,17 +45,27 @@ class FastPPO(PPO):
     over the whole minibatch: the loss, gradient and step are those of `PPO`, up to the rounding of
     sums. (A policy with batch normalisation sees parts: that is another loss.)
 
+    Observations go to the device once, on CUDA through pinned memory and without waiting; only
+    the actions come back.
+
+    Precision and compilation are of rollouts and updates alike, for else the first ratios of
+    probabilities are not 1. Callbacks, evaluation and saved models see the policy as it is without.
+
     Args:
         policy: as for `PPO`.
         env: as for `PPO`.
         micro_batch_size: samples in a part; None gives the network whole minibatches.
-        precision: of the policy's body, in rollouts and updates alike; weights, heads and losses
-            are float32. bfloat16 pays where the hardware has it, and is far slower elsewhere.
+        precision: float32, tf32 (CUDA only: of all matrix products) or bfloat16 (of the policy's
+            body: weights, heads and losses are float32). bfloat16 pays where the hardware has it,
+            and is far slower elsewhere.
+        compile: the policy's body by ``torch.compile``; on CUDA as CUDA graphs. It takes a minute
+            at the start. Hooks on the body's layers may not be called.
         rollout_buffer_class: None takes Stable-Baselines3's own.
         **kwargs: the rest of `PPO`'s, by name.
 
     Raises:
-        ValueError: a part without samples, an unknown precision, or observations of several parts.
+        ValueError: a part without samples, an unknown precision or one that the device has not, or
+            observations of several parts.
     """
 
     def __init__(
@@ -66,54 +75,101 @@ class FastPPO(PPO):
         *,
         micro_batch_size: int | None = None,
         precision: Precision = "float32",
+        compile: bool = False,
         rollout_buffer_class: type[RolloutBuffer] | None = DeviceRolloutBuffer,
         **kwargs: Any,
     ) -> None:
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be positive or None, got {micro_batch_size}")
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}"
-            )
-        self.micro_batch_size = micro_batch_size
-        self.precision = precision
+        self.micro_batch_size, self.precision, self.compile = micro_batch_size, precision, compile
         super().__init__(policy, env, rollout_buffer_class=rollout_buffer_class, **kwargs)
         if isinstance(self.observation_space, spaces.Dict):
             raise ValueError(f"FastPPO takes no Dict observations, got {self.observation_space}")
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """Collect a rollout, as `PPO` does."""
-        with self._body():
-            return super().collect_rollouts(*args, **kwargs)
+    def _setup_model(self) -> None:
+        self._running = Running(self.precision, self.compile, self.device)
+        super()._setup_model()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_running"]
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Collect a rollout, step by step as `PPO` does; callbacks find the same local variables.
+
+        Returns:
+            False if a callback ended it before ``n_rollout_steps`` of each environment.
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        on_device = isinstance(rollout_buffer, DeviceRolloutBuffer)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            obs_tensor = to_device(self._last_obs, self.device)
+            with torch.no_grad(), self._running.of(self.policy):
+                chosen, values, log_probs = self.policy(obs_tensor)
+            actions = chosen.cpu().numpy()
+            new_obs, rewards, dones, infos = env.step(self._within_bounds(actions))
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            self._add_values_beyond_time_limits(rewards, dones, infos)
+            rollout_buffer.add(
+                obs_tensor if on_device else self._last_obs,
+                chosen if on_device else actions.reshape(env.num_envs, -1),
+                rewards,
+                self._last_episode_starts,
+                values,
+                log_probs,
+            )
+            self._last_obs, self._last_episode_starts = new_obs, dones
+        with torch.no_grad(), self._running.of(self.policy):
+            values = self.policy.predict_values(to_device(new_obs, self.device))
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
+        """Return what the environment is given: continuous actions unscaled or clipped."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
+
+    def _add_values_beyond_time_limits(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> None:
+        """Add to the rewards, in place, what was expected of the episodes that a limit ended."""
+        ended = [
+            index
+            for index in np.flatnonzero(dones)
+            if infos[index].get("TimeLimit.truncated", False)
+            and infos[index].get("terminal_observation") is not None
+        ]
+        if ended:
+            last = np.stack([infos[index]["terminal_observation"] for index in ended])
+            with torch.no_grad(), self._running.of(self.policy, compiled=False):
+                values = self.policy.predict_values(to_device(last, self.device))
+            rewards[ended] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
         """Update the policy by the rollout."""
-        with self._body():
+        with self._running.of(self.policy):
             self._train()
-
-    @contextmanager
-    def _body(self) -> Iterator[None]:
-        """Run the policy's body in the precision asked for, and hand on what it gives in float32.
-
-        Rollouts and updates must agree: else the first ratio of probabilities is not 1.
-        """
-        names = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
-        found = {getattr(self.policy, name, None) for name in names}
-        bodies = [body for body in found if body is not None] if self.precision != "float32" else []
-        for body in bodies:
-            body.forward = self._reduced(body.forward)
-        try:
-            yield
-        finally:
-            for body in bodies:
-                del body.forward  # the class's own again
-
-    def _reduced(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def reduced(observations: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, getattr(torch, self.precision)):
-                return forward(observations).float()
-
-        return reduced
 
     def _train(self) -> None:
         self.policy.set_training_mode(True)
@@ -129,7 +185,7 @@ class FastPPO(PPO):
         for _ in range(self.n_epochs):
             epoch = len(seen)
             for minibatch in self.rollout_buffer.get(self.batch_size):
-                self.policy.optimizer.zero_grad()
+                self._zero_gradients()
                 seen.append(self._accumulate(minibatch, clip, clip_value))
                 divergence = Losses(*seen[-1]).divergence
                 stopped = self.target_kl is not None and divergence.item() > 1.5 * self.target_kl
@@ -141,6 +197,17 @@ class FastPPO(PPO):
             if stopped:
                 break
         self._record(torch.stack(seen).cpu(), epoch, clip, clip_value)
+
+    def _zero_gradients(self) -> None:
+        """Begin a gradient, which is added up in memory of its own where CUDA graphs run.
+
+        Otherwise the first part's would stay where the graph wrote it, for the second to overwrite.
+        """
+        graphs = self.compile and self.device.type == "cuda"
+        if graphs:
+            for weight in self.policy.parameters():
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        self.policy.optimizer.zero_grad(set_to_none=not graphs)
 
     def _accumulate(
         self, minibatch: RolloutBufferSamples, clip: float, clip_value: float | None

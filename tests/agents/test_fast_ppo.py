@@ -1,0 +1,192 @@
+import copy
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from agents import AgentPolicy, DeviceRolloutBuffer, FastPPO
+from envs import ProcgenVecEnv
+
+SPACES = {
+    "image": spaces.Box(0, 255, (3, 6, 5), np.uint8),
+    "floats": spaces.Box(-1, 1, (4,), np.float32),
+    "doubles": spaces.Box(-1, 1, (2, 3), np.float64),
+    "discrete": spaces.Discrete(5),
+    "multi-discrete": spaces.MultiDiscrete([3, 4]),
+    "binary": spaces.MultiBinary(3),
+}
+ACTIONS = {
+    "discrete": spaces.Discrete(4),
+    "multi-discrete": spaces.MultiDiscrete([3, 2]),
+    "binary": spaces.MultiBinary(2),
+    "continuous": spaces.Box(-1, 1, (2,), np.float32),
+}
+
+
+class Noise(gymnasium.Env):
+    """Random observations; rewards for the actions' sum; episodes end, some by a time limit."""
+
+    def __init__(self, seen, acts, seed):
+        self.observation_space, self.action_space = seen, acts
+        self.observation_space.seed(seed)
+        self.random = np.random.default_rng(seed)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        ended, cut = self.random.random(2) < (0.1, 0.1)
+        reward = float(np.sum(action)) + self.random.normal()
+        return self.observation_space.sample(), reward, bool(ended), bool(cut), {}
+
+
+def noise(seen, acts, num_envs):
+    return DummyVecEnv(
+        [
+            lambda seed=seed: Noise(copy.deepcopy(seen), copy.deepcopy(acts), seed)
+            for seed in range(num_envs)
+        ]
+    )
+
+
+def learned(algorithm, env, policy="MlpPolicy", **arguments):
+    torch.manual_seed(0)
+    model = algorithm(policy, env, seed=3, device="cpu", **arguments)
+    model.set_logger(Logger(None, []))
+    model.learn(1)
+    return model
+
+
+def assert_same(one, two):
+    weights, others = one.policy.state_dict(), two.policy.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+PPO_SETTINGS = {"n_steps": 16, "n_epochs": 2, "ent_coef": 0.01, "clip_range_vf": 0.2}
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch")
+@pytest.mark.parametrize(
+    ("seen", "acts", "num_envs", "changes"),
+    [
+        ("floats", "discrete", 1, {}),
+        ("discrete", "multi-discrete", 3, {}),
+        ("multi-discrete", "binary", 2, {"normalize_advantage": False, "clip_range_vf": None}),
+        ("doubles", "continuous", 3, {"target_kl": 1e-5, "learning_rate": 3e-3}),
+        ("binary", "continuous", 2, {"use_sde": True}),
+    ],
+)
+def test_same_weights_as_stock_ppo(seen, acts, num_envs, changes):
+    arguments = {**PPO_SETTINGS, "batch_size": 13, **changes}
+
+    def env():
+        return noise(SPACES[seen], ACTIONS[acts], num_envs)
+
+    stock = learned(PPO, env(), **arguments)
+    assert stock._n_updates == (1 if "target_kl" in changes else 2)  # stopped, or all epochs
+    assert_same(stock, learned(PPO, env(), rollout_buffer_class=DeviceRolloutBuffer, **arguments))
+    for size in (None, 5, 100):
+        fast = learned(FastPPO, env(), micro_batch_size=size, **arguments)
+        assert_same(stock, fast)
+        assert fast._n_updates == stock._n_updates
+        logged, expected = fast.logger.name_to_value, stock.logger.name_to_value
+        assert logged.keys() == expected.keys() and "train/approx_kl" in logged
+        for name in logged:
+            if name.startswith("train/"):
+                assert logged[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize(("num_envs", "architecture"), [(1, "impala"), (4, "bimpala-compact")])
+def test_same_weights_on_procgen(num_envs, architecture, normalised):
+    changes = {"channels": (8, 8), "blocks": (1, 1)} if architecture == "impala" else {}
+    arguments = {
+        **PPO_SETTINGS,
+        "policy": AgentPolicy,
+        "batch_size": 8,
+        "policy_kwargs": {
+            "architecture": architecture,
+            "architecture_kwargs": changes,
+            # with 1e-5, 16 steps magnify the rounding of gradients of that size beyond 1e-5
+            "optimizer_kwargs": {"eps": 1e-3},
+        },
+    }
+
+    def env():
+        simulator = ProcgenVecEnv("coinrun", num_envs, num_levels=10)
+        return VecNormalize(simulator, norm_obs=False) if normalised else simulator
+
+    stock = learned(PPO, env(), **arguments)
+    assert_same(stock, learned(PPO, env(), rollout_buffer_class=DeviceRolloutBuffer, **arguments))
+    assert_same(stock, learned(FastPPO, env(), micro_batch_size=3, **arguments))
+
+
+def test_arguments_that_cannot_be_are_refused():
+    env = noise(SPACES["floats"], ACTIONS["discrete"], 1)
+    with pytest.raises(ValueError, match=r"micro_batch_size must be positive or None, got 0"):
+        FastPPO("MlpPolicy", env, micro_batch_size=0)
+    with pytest.raises(ValueError, match="'half'; choose from float32, tf32, bfloat16"):
+        FastPPO("MlpPolicy", env, precision="half")
+    with pytest.raises(ValueError, match="tf32 is of CUDA devices only, got device cpu"):
+        FastPPO("MlpPolicy", env, precision="tf32", device="cpu")
+    several = noise(spaces.Dict(x=SPACES["floats"]), ACTIONS["discrete"], 1)
+    with pytest.raises(ValueError, match="FastPPO takes no Dict observations, got Dict"):
+        FastPPO("MultiInputPolicy", several, rollout_buffer_class=None)
+
+
+def test_bfloat16_body_is_near_and_gone_afterwards():
+    """In one precision the first ratios are 1; heads, weights and later use are float32."""
+    arguments = {**PPO_SETTINGS, "policy": AgentPolicy, "batch_size": 16, "n_epochs": 1}
+    arguments["policy_kwargs"] = {
+        "architecture": "impala",
+        "architecture_kwargs": {"channels": (8, 8), "blocks": (1, 1)},
+    }
+    weights, values = [], []
+    for precision in ("float32", "bfloat16"):
+        env = ProcgenVecEnv("coinrun", 2, num_levels=10)
+        model = learned(FastPPO, env, precision=precision, micro_batch_size=5, **arguments)
+        observation = torch.full((1, 3, 64, 64), 0.5)
+        features = model.policy.features_extractor(observation)
+        assert features.dtype == torch.float32
+        assert "forward" not in vars(model.policy.features_extractor)
+        weights.append(torch.cat([w.flatten() for w in model.policy.parameters()]))
+        values.append(torch.as_tensor(model.rollout_buffer.values.copy()))
+    assert all(w.dtype == torch.float32 for w in weights)
+    assert 0 < (values[0] - values[1]).abs().max() < 0.02 * values[0].abs().max()
+    assert (weights[0] - weights[1]).norm() < 0.02 * weights[0].norm()
+
+
+def test_stock_image_policy_and_a2c():
+    space = spaces.Box(0, 255, (36, 36, 3), np.uint8)  # Stable-Baselines3 transposes it
+    for algorithm, settings in ((PPO, {"batch_size": 8}), (A2C, {})):
+        models = [
+            learned(
+                algorithm,
+                noise(space, ACTIONS["discrete"], 2),
+                "CnnPolicy",
+                n_steps=8,
+                rollout_buffer_class=kind,
+                **settings,
+            )
+            for kind in (RolloutBuffer, DeviceRolloutBuffer)
+        ]
+        assert_same(*models)
+
+
+def test_saved_and_loaded(tmp_path):
+    env = noise(SPACES["floats"], ACTIONS["discrete"], 2)
+    model = learned(FastPPO, env, micro_batch_size=5, n_steps=8, batch_size=16)
+    model.save(tmp_path / "model.zip")
+    loaded = FastPPO.load(tmp_path / "model.zip", env=env, device="cpu")
+    assert loaded.micro_batch_size == 5
+    assert isinstance(loaded.rollout_buffer, DeviceRolloutBuffer)
+    assert_same(model, loaded)
+    loaded.learn(1)

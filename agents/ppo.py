@@ -114,8 +114,10 @@ class TrainOptions:
     """frames between checkpoints"""
     seed: int = 0
     precision: Precision = "float32"
-    """float32 | bfloat16: of the network's body. bfloat16 is faster where it is in hardware
-    (recent GPUs, avx512_bf16), and far slower elsewhere: compare steps a second"""
+    """float32 | tf32 | bfloat16: of the network's body. tf32 is for CUDA. bfloat16 is faster where it
+    is in hardware (recent GPUs, avx512_bf16), and far slower elsewhere: compare steps a second"""
+    compile: bool = False
+    """compile the network's body by torch.compile (on CUDA as CUDA graphs): a minute at the start"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     progress: bool = True
@@ -323,6 +325,7 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         policy_kwargs={"architecture": agent.config.architecture},
         micro_batch_size=CPU_MICRO_BATCH if agent.device.type == "cpu" else None,
         precision=options.precision,
+        compile=options.compile,
         seed=options.seed,
         device=agent.device,
     )

@@ -188,7 +188,7 @@ def test_altered_training_state_is_refused(tmp_path):
             r"kernel_size must be odd and positive, got 4",
         ),
         ({"architecture_options": "kernel_size=3"}, r"JSON object.*got 'kernel_size=3'"),
-        ({"precision": "half"}, "unknown precision 'half'; choose from float32, bfloat16"),
+        ({"precision": "half"}, "unknown precision 'half'; choose from float32, tf32, bfloat16"),
         ({"device": "tpu9"}, r"no device 'tpu9'.*cuda"),
         ({"init_from": "nobody", "architecture": None}, r"'nobody' is no folder"),
         ({"minibatches": 7}, "no 7 equal parts"),

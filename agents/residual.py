@@ -1,4 +1,4 @@
-"""A residual block as a module of its own, so that what is in its branch can be anything."""
+"""Sums as modules: residual blocks with anything in their branch, and layers side by side."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,3 +10,12 @@ class Residual(nn.Sequential):
     def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
         """Apply the block."""
         return x + super().forward(x)
+
+
+class Sum(nn.Sequential):
+    """``y = first(x) + second(x) + ...``: layers side by side, their outputs added."""
+
+    def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *outputs"]:
+        """Apply every layer to the same inputs."""
+        first, *others = self
+        return sum((other(x) for other in others), start=first(x))

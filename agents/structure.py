@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from agents.blocks import GatedConv2d, GatedDense
-from agents.residual import Residual
+from agents.residual import Residual, Sum
 from rlbilinear.editing import PositionBias
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 
@@ -109,6 +109,7 @@ STORABLE: dict[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = {
     "PositionBias": (PositionBias, _position_bias),
     "Sequential": (nn.Sequential, _none),
     "Residual": (Residual, _none),
+    "Sum": (Sum, _none),
     "Identity": (nn.Identity, _none),
     "Flatten": (nn.Flatten, _none),
     "ReLU": (nn.ReLU, _none),

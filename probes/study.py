@@ -10,12 +10,14 @@ from torch import Tensor
 
 from agents import Agent
 from envs import EVALUATION, FITTING
+from probes.branches import feeds
 from probes.concepts import Concept, cheese_position, cheese_presence, mouse_presence
 from probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
 from probes.interchange import activation_differences
 from probes.probe import LinearProbe
 from probes.reading import fit_probe, permute_by_level, untrained
 from probes.subspaces import difference_subspace, random_subspace
+from probes.twin import quadratic_twin
 
 CAUSAL_CONCEPTS = {cheese_presence.name: cheese_presence}
 """Concepts with counterfactual pairs: states alike but for the concept."""
@@ -98,6 +100,8 @@ class Study:
         absent: pairs with and without cheese, of the evaluation levels.
         probe: fitted at the layer.
         progress: show bars.
+        twin: the agent's quadratic twin (`probes.twin`), by whose forms it is read; None when its
+            own layers have forms, or none are asked for.
     """
 
     agent: Agent
@@ -113,6 +117,12 @@ class Study:
     absent: Pairs
     probe: LinearProbe
     progress: bool = True
+    twin: Agent | None = None
+
+    @property
+    def forms(self) -> Agent:
+        """The agent whose weights say by which forms a direction is written."""
+        return self.twin or self.agent
 
     @cached_property
     def probes(self) -> dict[str, LinearProbe]:
@@ -158,6 +168,11 @@ class Study:
         return untrained(self.agent, self.seed)
 
     @cached_property
+    def untrained_forms(self) -> Agent:
+        """That network, or its quadratic twin when it has ReLUs."""
+        return quadratic_twin(self.untrained, self.fit.observations[::8])
+
+    @cached_property
     def permuted(self) -> Direction:
         """Weights of a probe for permuted labels at the layer."""
         labels = self.fit.labels[self.concept.name]
@@ -193,6 +208,7 @@ def prepare(
     sizes: Sizes | None = None,
     seed: int = 0,
     progress: bool = True,
+    twin: Agent | None = None,
 ) -> Study:
     """Collect the states and fit the probe.
 
@@ -205,10 +221,11 @@ def prepare(
         sizes: how many levels and states; the usual numbers when None.
         seed: of everything random.
         progress: show bars.
+        twin: of a ReLU agent, by whose forms it is read and edited.
 
     Raises:
-        ValueError: a layer, concept, game or probe that cannot be studied; the message lists the
-            choices.
+        ValueError: a layer, concept, game, probe or twin that cannot be studied; the message lists
+            the choices.
     """
     sizes = sizes or Sizes()
     if agent.config.game != "maze":
@@ -223,13 +240,15 @@ def prepare(
         raise ValueError(f"unknown layer {layer!r}; choose from {', '.join(layers)}")
     if probe is not None:
         _check_probe(probe, agent, layer)
+    if twin is not None and not {*feeds(twin)} <= {*agent.layer_names}:
+        raise ValueError("twin: its blocks are not the agent's; make it with probes.twin")
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
     concepts = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(
             agent,
             levels,
-            layers,
+            [*layers, *feeds(twin or agent)],
             concepts,
             states_per_level=sizes.states_per_level,
             seed=seed + offset,
@@ -254,6 +273,7 @@ def prepare(
         ),
         probe=probe or fit_probe(fit, layer, concept),
         progress=progress,
+        twin=twin,
     )
 
 

@@ -17,9 +17,9 @@ from agents import Agent
 from agents.architectures import BilinearBlock
 from envs import Maze, distances
 from envs.state import WALL
+from probes.branches import add_filters, branch_filters, feed
 from probes.concepts import overlap, to_cells
 from probes.dataset import ActivationDataset, Pairs
-from probes.edits import bilinear_part
 from probes.study import UNTRAINED, Direction, Study, blank
 from probes.subspaces import difference_subspace
 from probes.writers import writer_directions
@@ -30,9 +30,7 @@ from rlbilinear import (
     PositionBias,
     as_convolution,
     cross_form,
-    eigenfilters,
     read,
-    write_eigenfilters,
 )
 
 TOP = 8
@@ -43,11 +41,11 @@ EDITED = {1: "top eigenfilter", TOP: f"top {TOP} eigenfilters", sys.maxsize: "al
 
 @dataclass(frozen=True, eq=False)
 class Writer:
-    """A bilinear block that writes a direction of the stream.
+    """A block whose branch writes a direction of the stream by a quadratic form.
 
     Attributes:
         block: its name.
-        branch: the name of its bilinear layer.
+        branch: the name of its branch, such as a bilinear layer.
         before: the layer that feeds it.
         direction: what the direction is in the branch's output: itself, or pulled back through
             skips that were edited.
@@ -71,15 +69,15 @@ class Writer:
 
 
 def bilinear_writers(agent: Agent, layer: str, direction: Direction) -> list[Writer]:
-    """Return the bilinear blocks, up to a layer, that write a direction of its output."""
-    steps = [name for name in agent.layer_names if "." not in name]
+    """Return the blocks, up to a layer, that write a direction of its output by eigenfilters."""
     found = []
     for branch, pulled in writer_directions(agent, layer, direction).items():
-        module, block = agent.layer(branch), branch.split(".")[0]
         # Through a skip that lets nothing of the direction pass, only rounding comes.
-        if isinstance(module, BilinearConv2d) and pulled.norm() > 1e-5 * direction.norm():
-            before = steps[steps.index(block) - 1]
-            found.append(Writer(block, branch, before, pulled, eigenfilters(module, pulled)))
+        if pulled.norm() > 1e-5 * direction.norm():
+            filters = branch_filters(agent.layer(branch), pulled)
+            if filters is not None:
+                block = branch.split(".")[0]
+                found.append(Writer(block, branch, feed(agent, branch), pulled, filters))
     return found
 
 
@@ -115,6 +113,34 @@ def eigenfilter_table(
     return pd.DataFrame(rows)
 
 
+def explained_table(
+    agent: Agent, writers: Sequence[Writer], data: ActivationDataset
+) -> pd.DataFrame:
+    """Say how much of what an agent's blocks write the forms explain.
+
+    Returns:
+        A row for each writer: ``writer``, and ``r2``, the share of the variance over states and
+        positions of what its branch writes along the direction. Of a bilinear agent that is 1; of
+        one whose twin's forms these are, it is what may be read off them.
+    """
+    rows = []
+    for writer in writers:
+        inputs = torch.from_numpy(data.activations[writer.before])
+        with torch.no_grad():
+            own = torch.cat(
+                [
+                    torch.einsum("c,nchw->nhw", writer.direction, branch.double().cpu())
+                    for part in inputs.split(256)
+                    for branch in [agent.layer(writer.branch)(part.to(agent.device))]
+                ]
+            )
+            total = torch.cat([writer.filters.total(part.double()) for part in inputs.split(256)])
+        scatter = (own - own.mean()).square().sum()
+        r2 = float(1 - (own - total).square().sum() / scatter)
+        rows.append({"writer": writer.block, "r2": r2})
+    return pd.DataFrame(rows)
+
+
 def filter_counts(writers: Sequence[Writer]) -> pd.DataFrame:
     """Count how many eigenfilters of each writer carry 50, 90 and 99 % of the sum of |values|."""
     rows = []
@@ -134,17 +160,13 @@ def scale_filters(
 ) -> Agent:
     """Scale what the first ``k`` eigenfilters of every writer add by its factor: 0 ablates.
 
-    The writers may be of another network: theirs is then added ``factor - 1`` times.
+    The writers may be of another network: theirs is then added ``factor - 1`` times. So a ReLU
+    agent is edited by the eigenfilters of its quadratic twin.
     """
     for writer, factor in zip(writers, factors, strict=True):
-        found = writer.filters
-        name, module = bilinear_part(agent, writer.branch)
-        edited = write_eigenfilters(
-            module,
-            writer.direction,
-            (factor - 1) * found.values[:k],
-            found.filters[:k],
-        )
+        found, name = writer.filters, writer.branch
+        values = (factor - 1) * found.values[:k]
+        edited = add_filters(agent.layer(name), writer.direction, values, found)
         what = f"first {k} " if k < len(found.values) else ""
         edit = f"{name}: {what}eigenfilters of a direction scaled by {factor:g}"
         agent = agent.with_layer(name, edited, edit=edit)
@@ -154,7 +176,7 @@ def scale_filters(
 def filter_edits(
     study: Study, direction: Direction
 ) -> dict[str, tuple[Agent, dict[str, list[Agent]]]]:
-    """Ablate eigenfilters of a direction in the bilinear writers of the study's layer.
+    """Ablate eigenfilters of a direction in the writers of the study's layer.
 
     Returns:
         By name, the edited agent and, by kind, its controls: as many eigenfilters of the study's
@@ -162,7 +184,7 @@ def filter_edits(
         much (root mean square, on the fitting levels). Those of the untrained network are its own.
     """
     agent, layer = study.agent, study.layer
-    writers = bilinear_writers(agent, layer, direction)
+    writers = bilinear_writers(study.forms, layer, direction)
     if not writers:
         return {}
     branches = {writer.block: writer.branch for writer in writers}
@@ -176,7 +198,7 @@ def filter_edits(
             for other in directions
         ]
         for kind, directions in study.controls.items()
-        for owner in [study.untrained if kind == UNTRAINED else agent]
+        for owner in [study.untrained_forms if kind == UNTRAINED else study.forms]
     }
     some = study.fit.select(np.arange(len(study.fit)) % -(-len(study.fit) // 256) == 0)
     own = [_sizes(writer, some) for writer in writers]

@@ -48,6 +48,7 @@ def validate(
     seed: int = 0,
     name: str = "the agent",
     progress: bool = True,
+    twin: Agent | None = None,
 ) -> ValidationReport:
     """Ask whether an agent uses what a probe reads.
 
@@ -63,13 +64,24 @@ def validate(
         seed: of everything random.
         name: of the agent, in the report.
         progress: show bars.
+        twin: of a ReLU agent, as `probes.twin.quadratic_twin` makes it: the agent is then read, and
+            edited in its weights, by the twin's eigenfilters.
 
     Raises:
         ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.
     """
     started = time.monotonic()
     sizes = sizes or Sizes()
-    study = prepare(agent, layer, concept, probe=probe, sizes=sizes, seed=seed, progress=progress)
+    study = prepare(
+        agent,
+        layer,
+        concept,
+        probe=probe,
+        sizes=sizes,
+        seed=seed,
+        progress=progress,
+        twin=twin,
+    )
     parts = []
     with tqdm(STEPS, disable=not progress) as steps:
         for title, step in steps:

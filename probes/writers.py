@@ -1,7 +1,7 @@
 """Writers: which parts of the network write a direction of the residual stream.
 
-Between two pools a bilinear stream is a sum: what enters the stage (the pool's output, or the
-first convolution's) plus each block's bilinear branch. Along a direction ``u`` at a block's output
+Between two pools a residual stream is a sum: what enters the stage (the pool's output, or the
+first convolution's) plus each block's branch. Along a direction ``u`` at a block's output
 
     ``u . y = u_0 . y_0 + sum_b u_b . branch_b``
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from agents import Agent
 from agents.architectures import BilinearBlock
 from agents.checkpoint import Observations
+from probes.branches import branch_name
 from rlbilinear import PositionBias
 
 Maps = Mapping[str, Float[np.ndarray, "n height width"]]
@@ -116,14 +117,15 @@ def _writers(
     name = layer
     while True:
         module, inner = agent.layer(name), name
-        while isinstance(module, PositionBias) and isinstance(module.layer, BilinearBlock):
+        while isinstance(module, PositionBias) and branch_name(module.layer):
             constants[name] = direction, module.bias
             module, inner = module.layer, f"{inner}.layer"
-        if not isinstance(module, BilinearBlock) or name not in steps[1:]:
+        branch = branch_name(module)
+        if branch is None or name not in steps[1:]:
             writers[name] = direction
             break
-        writers[f"{inner}.bilinear"] = direction
-        if module.skip is not None:
+        writers[f"{inner}.{branch}"] = direction
+        if isinstance(module, BilinearBlock) and module.skip is not None:
             direction = direction @ _skip_matrix(name, module.skip)
         name = steps[steps.index(name) - 1]
     return dict(reversed(writers.items())), constants

@@ -1,6 +1,8 @@
 """Ask whether a maze agent uses what a probe reads, and write a report.
 
     python scripts/validate_probe.py --agent maze-bimpala-compact --layer block2 --out runs/demo
+    python scripts/validate_probe.py --agent maze-impala-compact --twin beside --out runs/relu
+    python scripts/validate_probe.py --agent maze-impala-compact --twin instead --out runs/twin
 
 The report folder has report.md, tables, figures, the edited agents, and TensorBoard's events.
 """
@@ -8,15 +10,19 @@ The report folder has report.md, tables, figures, the edited agents, and TensorB
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from agents import load
+from agents.polynomial_twin import regrouped
 from probes.concepts import concept
 from probes.report import REPORT, check_output
 from probes.study import Sizes
+from probes.twin import twin_of
 from probes.validation import validate
+
+NAMES = {"no": "{}", "beside": "{} (by its quadratic twin)", "instead": "{}'s quadratic twin"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,9 @@ class Options:
     """folder of the report"""
     agent: str = "maze-bimpala-compact"
     """a name of the zoo, or a folder"""
+    twin: Literal["no", "beside", "instead"] = "no"
+    """of a ReLU agent: read and edit it by the eigenfilters of its quadratic twin (beside), or
+    validate the twin in its place (instead)"""
     layer: str = "block2"
     """whose output is probed and edited"""
     concept: str = "cheese_presence"
@@ -47,14 +56,21 @@ def main() -> None:
     try:
         options = tyro.cli(Options, description=__doc__)
         check_output(options.out, options.overwrite)
+        agent, twin = load(options.agent, options.device), None
+        if options.twin != "no":
+            twin = twin_of(agent, seed=options.seed)
+            agent = regrouped(agent)  # whose layers have the twin's names
+        if options.twin == "instead" and twin is not None:
+            agent, twin = twin, None
         report = validate(
-            load(options.agent, options.device),
+            agent,
             layer=options.layer,
             concept=concept(options.concept),
             sizes=options.sizes,
             seed=options.seed,
-            name=options.agent,
+            name=NAMES[options.twin].format(options.agent),
             progress=options.progress,
+            twin=twin,
         )
         report.save(options.out, options.overwrite)
     except (ValueError, OSError) as error:

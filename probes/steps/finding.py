@@ -19,6 +19,7 @@ from probes.trace import (
     TOP,
     bilinear_writers,
     eigenfilter_table,
+    explained_table,
     filter_counts,
     partner_table,
     reader_table,
@@ -214,7 +215,7 @@ def trace(study: Study) -> Part:
         for states in (pairs.base, pairs.source)
     ]
     shares = writer_shares(*parts)
-    writers = bilinear_writers(agent, layer, direction)
+    writers = bilinear_writers(study.forms, layer, direction)
     readers = reader_table(agent, layer, direction, pairs)
     tables = {
         "writers": shares,
@@ -238,10 +239,19 @@ def trace(study: Study) -> Part:
     )
     if writers:
         counts = filter_counts(writers)
+        explained = explained_table(agent, writers, study.held_out)
         tables |= {
+            "explained": explained,
             "eigenfilters": eigenfilter_table(writers, study.held_out, study.concept.name),
             "eigenfilter-counts": counts,
         }
+        if study.twin is not None:
+            text += (
+                "The eigenfilters are those of the agent's quadratic twin, which explains of what "
+                "the blocks write along the direction, on held-out levels, "
+                + ", ".join(f"{row.r2:.2f} in {row.writer}" for row in explained.itertuples())
+                + " (R²). "
+            )
         text += "Each block writes it by eigenfilters: " + "; ".join(
             f"{row['filters for 50 %']} of {row['rank']} carry half of {row['writer']}'s spectrum, "
             f"{row['filters for 90 %']} nine tenths"

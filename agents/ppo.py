@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import training_state
 from agents.checkpoint import Agent, CheckpointError, load
+from agents.events import Events
 from agents.fast_ppo import FastPPO, Precision
 from agents.folder import (
     check_free,
@@ -110,6 +111,8 @@ class TrainOptions:
     """number of levels to evaluate on, disjoint from the training levels"""
     evaluate_every: int = 500_000
     """frames between evaluations; 0 for none"""
+    film_every: int = 1_000_000
+    """frames between films of held-out episodes, taken at evaluations; 0 for none"""
     save_every: int = 200_000
     """frames between checkpoints"""
     seed: int = 0
@@ -172,7 +175,8 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
     Args:
         options: the run.
         overwrite: replace a run that is in the folder.
-        resume: continue the run that is in the folder; frames, device and progress may be others.
+        resume: continue the run that is in the folder; frames, device, films and progress may be
+            others.
 
     Raises:
         FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
@@ -232,14 +236,17 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
         levels=EVALUATION.first(options.held_out),
         mode=options.mode,
         evaluate_every=options.evaluate_every,
+        film_every=options.film_every,
         save=save,
         save_every=options.save_every,
         history=history,
+        settings=_compared(options, agent),
         progress=options.progress,
     )
     with closing(training_state.environments(model)[0]), _failures_explained(model, out):
         write_json(out / OPTIONS, made)
-        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+        events = Events(out / "tensorboard", frames=model.num_timesteps)
+        model.set_logger(Logger(str(out), [events]))
         with closing(model.logger), keeper.watching(agent.policy):
             try:
                 model.learn(
@@ -299,6 +306,11 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
     for name in ("frames", "save_every", "held_out"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
+    for name in ("evaluate_every", "film_every"):
+        if getattr(options, name) < 0:
+            raise ValueError(
+                f"{name} must be positive, or 0 for none, got {getattr(options, name)}"
+            )
     levels = Levels(TRAINING.start, options.levels) if options.levels else TRAINING
     env = ProcgenVecEnv(
         options.game,
@@ -393,7 +405,7 @@ def _last_checkpoint(options: TrainOptions) -> Path:
 def _identity(recorded: dict[str, Any]) -> dict[str, Any]:
     """Return what makes a run another run, of what `_recorded` returns; presets are resolved."""
     hyperparameters = {**asdict(Hyperparameters()), **recorded["hyperparameters"]}
-    left_out = {"hyperparameters", "preset", "frames", "device", *hyperparameters}
+    left_out = {"hyperparameters", "preset", "frames", "device", "film_every", *hyperparameters}
     options = {name: value for name, value in recorded.items() if name not in left_out}
     return {**options, **hyperparameters}
 
@@ -405,6 +417,20 @@ def _recorded(options: TrainOptions) -> dict[str, Any]:
         **kept,
         "architecture_options": options.architecture_arguments(),
         "hyperparameters": asdict(options.hyperparameters()),
+    }
+
+
+def _compared(options: TrainOptions, agent: Agent) -> dict[str, Any]:
+    """Return what tells runs apart, with the same names in every run."""
+    hyperparameters = asdict(options.hyperparameters())
+    left_out = {"hyperparameters", "frames", "film_every", *hyperparameters}
+    kept = {k: v for k, v in _recorded(options).items() if k not in left_out}
+    return {
+        **kept,
+        "init_from": options.init_from or "",
+        "architecture": agent.config.architecture,
+        "architecture_options": json.dumps(agent.config.architecture_kwargs),
+        **hyperparameters,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import io
 import os
@@ -29,8 +30,9 @@ Policy = Callable[[Observations], Int[np.ndarray, " envs"]]
 
 SIDES = (64, 128, 256, 512)
 """Sides of a film's pictures, in pixels."""
-_GAP, _STRIP, _FONT_SIZE = 8, 44, 15
-"""Pixels: between two films, of the caption above, of its letters."""
+FONT_SIZE = 15
+_GAP, _STRIP = 8, 44
+"""Pixels: of captions' letters; between two films, of the caption above."""
 _FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 _PALETTE_FRAMES = 8
 
@@ -104,10 +106,14 @@ def play(env: ProcgenVecEnv, policy: Policy, *, steps: int = 1000, side: int = 2
     return [Film(np.stack(own), ending) for own, ending in zip(frames, endings, strict=True)]
 
 
-def side_by_side(films: Mapping[str, Film]) -> Frames:
+def side_by_side(films: Mapping[str, Film], *, font_size: int = FONT_SIZE) -> Frames:
     """Set films beside each other, under their names, the step, and how they ended.
 
     A film that is over stays on its last frame until the longest one is.
+
+    Args:
+        films: of one height, by the names written above them.
+        font_size: of these, in pixels; films less than 256 wide need smaller letters.
 
     Raises:
         ValueError: no film, or frames that are none or of different heights.
@@ -120,7 +126,13 @@ def side_by_side(films: Mapping[str, Film]) -> Frames:
     if len(set(heights.values())) > 1:
         raise ValueError(f"expected films of one height, got {heights}")
     last = max(len(own.frames) for own in films.values()) - 1
-    return np.stack([_row(films, step) for step in range(last + 1)])
+    return np.stack([_row(films, step, font(font_size)) for step in range(last + 1)])
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the letters of captions, which are the same on every machine."""
+    return ImageFont.truetype(str(_FONT), size)
 
 
 def gif_bytes(frames: Frames, *, frames_per_second: float = 8.0) -> bytes:
@@ -228,17 +240,19 @@ def _ffmpeg() -> str:
     )
 
 
-def _row(films: Mapping[str, Film], step: int) -> UInt8[np.ndarray, "height width 3"]:
+def _row(
+    films: Mapping[str, Film], step: int, letters: ImageFont.FreeTypeFont
+) -> UInt8[np.ndarray, "height width 3"]:
     """Return one frame of films side by side."""
     frames = [own.frames[min(step, len(own.frames) - 1)] for own in films.values()]
     width = sum(frame.shape[1] + _GAP for frame in frames) - _GAP
     canvas = Image.new("RGB", (width, _STRIP + len(frames[0])), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(str(_FONT), _FONT_SIZE)
+    draw = ImageDraw.Draw(canvas)
     left = 0
     for (name, own), frame in zip(films.items(), frames, strict=True):
         over = step >= len(own.frames) - 1 and own.ending
         caption = f"{name}\n{own.ending if over else f'step {min(step, len(own.frames) - 1)}'}"
-        draw.multiline_text((left + 4, 3), caption, fill="black", font=font)
+        draw.multiline_text((left + 4, 3), caption, fill="black", font=letters)
         canvas.paste(Image.fromarray(frame), (left, _STRIP))
         left += frame.shape[1] + _GAP
     return np.asarray(canvas)

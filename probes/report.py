@@ -4,7 +4,7 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.plugins.image.metadata import create_summary_metadata
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from agents import Agent
+from agents import Agent, events
 from agents.folder import check_free, new_folder, write_json
 from envs.videos import gif_bytes
 from probes.videos import Frames
@@ -138,11 +134,11 @@ class ValidationReport:
         for tag, curve in self.scalars.items():
             for step, value in curve:
                 writer.add_scalar(tag, value, step)
-        for path, picture in self._pictures.items():
+        for path, encoded in self._pictures.items():
             tag = path.rpartition(".")[0]
             kind, name = tag.split("/")
             caption = getattr(self, kind)[name].caption
-            writer.file_writer.add_summary(_image(tag, picture, caption))
+            writer.file_writer.add_summary(events.picture(tag, encoded, caption))
         writer.add_text("00 verdict", f"# {self.title}\n\n{_block(self.table())}")
         for index, section in enumerate(self.sections, 1):
             parts = [section.text, *(self._table_markdown(name) for name in section.tables)]
@@ -151,7 +147,7 @@ class ValidationReport:
         writer.add_text(f"{len(self.sections) + 1:02} settings", _block(settings))
         measured = {f"effect/{row.claim}": row.effect for row in self.verdict.itertuples()}
         measured = {tag: float(value) for tag, value in measured.items() if pd.notna(value)}
-        for summary in hparams(dict(_flat(self.settings)), measured):
+        for summary in hparams(dict(events.flat(self.settings)), measured):
             writer.file_writer.add_summary(summary)
         for tag, value in measured.items():
             writer.add_scalar(tag, value, 0)
@@ -293,24 +289,3 @@ def _png(drawing: Drawing) -> bytes:
 def _gif(video: Video) -> bytes:
     frames = video.frames.transpose(0, 2, 3, 1)
     return gif_bytes(frames, frames_per_second=video.frames_per_second)
-
-
-def _image(tag: str, encoded: bytes, caption: str) -> Summary:
-    """Wrap an encoded picture, which may be animated, for TensorBoard to show under its caption."""
-    width, height = Image.open(io.BytesIO(encoded)).size
-    tensor = TensorProto(dtype="DT_STRING")
-    tensor.tensor_shape.dim.add(size=3)
-    tensor.string_val.extend([str(width).encode(), str(height).encode(), encoded])
-    metadata = create_summary_metadata(display_name=caption, description="")
-    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float]]:
-    """List settings by dotted name, as numbers and short texts that TensorBoard can compare."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            yield prefix + name, value
-        elif len(text := value if isinstance(value, str) else json.dumps(value)) <= 60:
-            yield prefix + name, text

@@ -1,0 +1,59 @@
+"""What runs and reports write for TensorBoard beside torch's own kinds of summaries."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from torch.utils.tensorboard import SummaryWriter
+
+LONGEST = 60
+"""Letters of a setting that is a text; longer ones are nothing to compare runs by."""
+
+
+class Events(TensorBoardOutputFormat):
+    """Stable-Baselines3's way to TensorBoard, for runs that go on where they were stopped.
+
+    Args:
+        folder: of the event files.
+        frames: already done. What the folder has of later ones, from before the run was stopped
+            and taken up again at its last checkpoint, TensorBoard leaves out.
+    """
+
+    def __init__(self, folder: str | Path, *, frames: int = 0) -> None:
+        # Stable-Baselines3's own __init__ does only this, with a writer that leaves nothing out.
+        self.writer = SummaryWriter(str(folder), purge_step=frames + 1)
+        self._is_closed = False
+
+
+def writer_of(logger: Logger) -> SummaryWriter | None:
+    """Return the writer behind a Stable-Baselines3 logger, None where there is none."""
+    formats = (f for f in logger.output_formats if isinstance(f, TensorBoardOutputFormat))
+    return next((events.writer for events in formats), None)
+
+
+def picture(tag: str, encoded: bytes, caption: str) -> Summary:
+    """Wrap an encoded picture, which may be animated, for TensorBoard to show under its caption."""
+    width, height = Image.open(io.BytesIO(encoded)).size
+    tensor = TensorProto(dtype="DT_STRING")
+    tensor.tensor_shape.dim.add(size=3)
+    tensor.string_val.extend([str(width).encode(), str(height).encode(), encoded])
+    metadata = create_summary_metadata(display_name=caption, description="")
+    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float]]:
+    """List settings by dotted name, as numbers and short texts that TensorBoard can compare."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield prefix + name, value
+        elif len(text := value if isinstance(value, str) else json.dumps(value)) <= LONGEST:
+            yield prefix + name, text

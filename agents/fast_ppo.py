@@ -87,11 +87,11 @@ class FastPPO(PPO):
             raise ValueError(f"FastPPO takes no Dict observations, got {self.observation_space}")
 
     def _setup_model(self) -> None:
-        self._running = Running(self.precision, self.compile, self.device)
+        self.running = Running(self.precision, self.compile, self.device)
         super()._setup_model()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_running"]
+        return [*super()._excluded_save_params(), "running"]
 
     def collect_rollouts(
         self,
@@ -116,7 +116,7 @@ class FastPPO(PPO):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = to_device(self._last_obs, self.device)
-            with torch.no_grad(), self._running.of(self.policy):
+            with torch.no_grad(), self.running.of(self.policy):
                 chosen, values, log_probs = self.policy(obs_tensor)
             actions = chosen.cpu().numpy()
             new_obs, rewards, dones, infos = env.step(self._within_bounds(actions))
@@ -135,7 +135,7 @@ class FastPPO(PPO):
                 log_probs,
             )
             self._last_obs, self._last_episode_starts = new_obs, dones
-        with torch.no_grad(), self._running.of(self.policy):
+        with torch.no_grad(), self.running.of(self.policy):
             values = self.policy.predict_values(to_device(new_obs, self.device))
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         callback.update_locals(locals())
@@ -162,13 +162,13 @@ class FastPPO(PPO):
         ]
         if ended:
             last = np.stack([infos[index]["terminal_observation"] for index in ended])
-            with torch.no_grad(), self._running.of(self.policy, compiled=False):
+            with torch.no_grad(), self.running.of(self.policy, compiled=False):
                 values = self.policy.predict_values(to_device(last, self.device))
             rewards[ended] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
         """Update the policy by the rollout."""
-        with self._running.of(self.policy):
+        with self.running.of(self.policy):
             self._train()
 
     def _train(self) -> None:

@@ -9,6 +9,9 @@ from rlbilinear.family import FormFamily
 from rlbilinear.quadratic import QuadraticForm, as_direction, as_directions
 from rlbilinear.spectrum import to_double
 
+MOST_TAPS_AS_ONE = 25
+"""Positions in the kernel up to which a processor runs left and right faster as one convolution."""
+
 
 class BilinearLinear(nn.Module):
     """Bilinear dense layer ``y = down(left(x) * right(x))``.
@@ -86,8 +89,8 @@ class BilinearConv2d(nn.Module):
     """Bilinear convolution ``y = down(left(x) * right(x))``, zero-padded.
 
     ``left`` and ``right`` are convolutions of the same geometry, ``down`` is a 1x1 convolution
-    (the identity when ``hidden_channels`` is not given). Both convolutions run as one. There is
-    one group only: a grouped layer is several layers side by side.
+    (the identity when ``hidden_channels`` is not given). Both convolutions run as one where that is
+    faster. There is one group only: a grouped layer is several layers side by side.
 
     Shapes: input ``(batch, in_channels, h, w)``, output ``(batch, out_channels, h', w')``.
 
@@ -140,16 +143,17 @@ class BilinearConv2d(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch outputs out_height out_width"]:
         """Apply the layer."""
-        weight = torch.cat([self.left.weight, self.right.weight])
-        bias = (
-            None
-            if self.left.bias is None or self.right.bias is None
-            else torch.cat([self.left.bias, self.right.bias])
-        )
-        conv = self.left
-        both = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
-        left, right = both.chunk(2, 1)
-        hidden = left * right
+        left, right = self.left, self.right
+        if not _alike(left, right):
+            hidden = left(x) * right(x)
+        elif _faster_as_one(x, left):
+            weight = torch.cat([left.weight, right.weight])
+            bias = None if left.bias is None else torch.cat([left.bias, right.bias])
+            one, two = _convolve(x, weight, bias, left).chunk(2, 1)
+            hidden = one * two
+        else:  # hooks on left and right are not called either
+            one = _convolve(x, left.weight, left.bias, left)
+            hidden = one * _convolve(x, right.weight, right.bias, left)
         return hidden if self.down is None else self.down(hidden)
 
     @property
@@ -191,6 +195,29 @@ class BilinearConv2d(nn.Module):
             if conv.groups != 1 or conv.padding_mode != "zeros":
                 raise ValueError(f"expected one group, zero-padded; got {conv}")
         return _forms(self.left, self.right, self.down, directions)
+
+
+def _alike(left: nn.Conv2d, right: nn.Conv2d) -> bool:
+    """Whether both convolutions differ in their numbers only; one may have been put in by hand."""
+    return all(
+        conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and conv.kernel_size == left.kernel_size
+        and conv.stride == left.stride
+        and conv.padding == left.padding
+        and conv.dilation == left.dilation
+        and (conv.bias is None) == (left.bias is None)
+        for conv in (left, right)
+    )
+
+
+def _faster_as_one(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether two such convolutions are faster as one: ``benchmark.py training`` measures it."""
+    return x.device.type != "cpu" or conv.kernel_size[0] * conv.kernel_size[1] <= MOST_TAPS_AS_ONE
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> Tensor:
+    return F.conv2d(x, weight, bias, like.stride, like.padding, like.dilation)
 
 
 Affine = nn.Linear | nn.Conv2d

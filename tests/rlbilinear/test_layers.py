@@ -32,6 +32,38 @@ def test_conv_is_two_convolutions_multiplied(conv):
     torch.testing.assert_close(conv(x), expected, atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [1, 5, (5, 7), 7])
+def test_one_convolution_or_two_have_the_same_outputs_and_gradients(kernel, bias):
+    torch.manual_seed(0)
+    conv = BilinearConv2d(3, 4, kernel, stride=(1, 2), padding=2, bias=bias).double()
+    x = torch.randn(2, 3, 11, 9).double().contiguous(memory_format=torch.channels_last)
+    ours = torch.autograd.grad(conv(x).square().sum(), [*conv.parameters()])
+    product = conv.left(x) * conv.right(x)
+    torch.testing.assert_close(conv(x), product, atol=1e-10, rtol=0)
+    expected = torch.autograd.grad(product.square().sum(), [*conv.parameters()])
+    torch.testing.assert_close(ours, expected, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        torch.nn.Conv2d(4, 2, 3, padding=1),
+        torch.nn.Conv2d(4, 2, 5, padding=2, bias=False),
+        torch.nn.Conv2d(4, 2, 3, padding=2, dilation=2, bias=False),
+        torch.nn.Conv2d(4, 2, 3, padding=1, groups=2, bias=False),
+        torch.nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect", bias=False),
+    ],
+    ids=["bias", "kernel", "dilation", "groups", "reflected"],
+)
+def test_a_convolution_put_in_by_hand_is_run_as_it_is(right):
+    conv, x = BilinearConv2d(4, 2, 3, padding=1), torch.randn(2, 4, 6, 6)
+    conv.right = right
+    torch.testing.assert_close(conv(x), conv.left(x) * right(x))
+    conv.left, conv.right = right, conv.left
+    torch.testing.assert_close(conv(x), right(x) * conv.right(x))
+
+
 @given(linears)
 def test_quadratic_form_of_a_linear_layer(layer):
     u = torch.randn(layer.out_features).double()

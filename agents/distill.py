@@ -12,7 +12,6 @@ fresh mazes; it fades as the rates fall. The scores on held-out levels are those
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import deque
 from collections.abc import Generator
@@ -32,7 +31,7 @@ from agents import distill_state
 from agents.checkpoint import Agent
 from agents.evaluate import METRICS, evaluate
 from agents.expert import ExpertMazes
-from agents.folder import check_free, provenance, write_json
+from agents.folder import check_free, clear, locked, provenance, write_json
 from agents.muon import Muon
 from agents.network import HEADS, layer_name
 from agents.policy import AgentPolicy
@@ -109,6 +108,7 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
     Raises:
         FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
         FileNotFoundError: there is nothing to resume.
+        BlockingIOError: another process runs in the folder.
         CheckpointError: the run to resume is of another architecture, or was altered.
         ValueError: an option is not accepted, or the run to resume has had its frames.
         FloatingPointError: the student's outputs are not finite, or its gradients stay so; the
@@ -117,6 +117,11 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
     _check(options)
     if overwrite and resume:
         raise ValueError("choose one of overwrite and resume")
+    with locked(options.out):
+        return _distill(options, overwrite=overwrite, resume=resume)
+
+
+def _distill(options: DistillOptions, *, overwrite: bool, resume: bool) -> Agent:
     out, state_file = options.out, options.out / TRAINING_STATE
     if not resume:
         check_free(out, overwrite=overwrite, marker=OPTIONS)
@@ -129,8 +134,7 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
     if first >= total:
         raise ValueError(f"{out} has had {done} frames: to prolong it, give more than that")
     if overwrite:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
+        clear(out, marker=OPTIONS)
     made = {
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "progress")},
         "levels": str(TRAINING),

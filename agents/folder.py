@@ -18,7 +18,8 @@ import torch
 from filelock import FileLock, Timeout
 
 LOCK, HOLDER = ".lock", ".holder.json"
-"""In a folder that a process holds: the operating system's lock, and who that is."""
+"""In a folder that a process holds: the operating system's lock, and who that is. A killed process
+leaves both, and the lock open."""
 
 _PACKAGES = ("rlbilinear", "torch", "numpy", "stable-baselines3", "procgen", "procgen-mirror")
 
@@ -74,7 +75,7 @@ def check_free(path: str | Path, *, overwrite: bool, marker: str) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing is at a place, or an empty folder; what `locked` leaves does not count."""
+    """Whether nothing or an empty folder is at a place; what `locked` puts there does not count."""
     return not path.exists() or (path.is_dir() and not _contents(path))
 
 
@@ -84,6 +85,9 @@ def locked(path: str | Path) -> Iterator[None]:
 
     The operating system holds the lock, so it ends with the process, however that ends. The folder
     is made where there is none, and taken away again when nothing was put into it.
+
+    Args:
+        path: the folder.
 
     Raises:
         BlockingIOError: another run holds it; it is named.
@@ -107,8 +111,8 @@ def locked(path: str | Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (path / HOLDER).unlink(missing_ok=True)
-            if is_free(path):
-                shutil.rmtree(path)
+            (path / LOCK).unlink(missing_ok=True)  # whoever has opened it sees that it is gone
+            path.rmdir()  # if nothing is in it
         lock.release()
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import torch
+from jaxtyping import Float
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -19,9 +22,14 @@ class Keeper(BaseCallback):
     What is saved at a stop is that state, not the half-done rollout or update: it is exact, and
     there is nothing to wait for. Copying it takes milliseconds a rollout.
 
+    It also ends a run that diverges, at what no healthy one can come to, so that there is nothing
+    to tune: numbers that are not finite, and expected returns beyond what the clipped rewards
+    can add up to. (The size of gradients says little: they are clipped, and Adam's steps do
+    not depend on it. It is in TensorBoard.)
+
     Args:
         stop: looked at in every step of the environments, and where `watching`.
-        keep: called before rollouts 1, 2, 3, 5, 9, ..., when 0, 1, 2, 4, 8, ... are done.
+        keep: called when 0, 1, 2, 4, 8, ... rollouts are done.
     """
 
     model: PPO
@@ -31,6 +39,7 @@ class Keeper(BaseCallback):
     def __init__(self, stop: StopRequest, keep: Callable[[], None]) -> None:
         super().__init__()
         self._stop, self._keep = stop, keep
+        self._stoppable = False
 
     @contextmanager
     def watching(self, policy: ActorCriticPolicy) -> Iterator[None]:
@@ -40,7 +49,7 @@ class Keeper(BaseCallback):
             FloatingPointError: in such a call, when the action logits are not finite.
         """
         hooks = (
-            policy.features_extractor.register_forward_pre_hook(lambda *_: self._stop.check()),
+            policy.features_extractor.register_forward_pre_hook(lambda *_: self._look()),
             policy.action_net.register_forward_hook(_check_finite),
         )
         try:
@@ -50,18 +59,50 @@ class Keeper(BaseCallback):
                 hook.remove()
 
     def _on_rollout_start(self) -> None:
+        self._hold()
+
+    def _on_step(self) -> bool:
+        self._look()
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._check_values(self.model.rollout_buffer.values)
+
+    def _on_training_end(self) -> None:
+        self._hold()
+
+    def _hold(self) -> None:
+        """Hold the state, if the policy can go on from it."""
+        self._stoppable = False
+        policy, observations = self.model.policy, self.model._last_obs
+        with torch.no_grad():
+            features = policy.extract_features(policy.obs_to_tensor(observations)[0])  # type: ignore[arg-type]
+            policy.action_net(features)  # its logits are checked where `watching`
+            self._check_values(policy.value_net(features).cpu().numpy())
         self.state = training_state.take(self.model)
+        self._stoppable = True
         buffer = self.model.rollout_buffer
         rollouts = self.num_timesteps // (buffer.buffer_size * buffer.n_envs)
         if rollouts & (rollouts - 1) == 0:
             self._keep()
 
-    def _on_step(self) -> bool:
-        self._stop.check()
-        return True
+    def _look(self) -> None:
+        if self._stoppable:
+            self._stop.check()
 
-    def _on_training_end(self) -> None:
-        self.state = training_state.take(self.model)
+    def _check_values(self, values: Float[np.ndarray, "..."]) -> None:
+        largest, bound = np.abs(values).max(), _largest_return(self.model)
+        if not largest <= bound:
+            raise FloatingPointError(
+                f"expected returns of up to {largest:.3g}, of normalised rewards that cannot add "
+                f"up to more than {bound:.3g}"
+            )
+
+
+def _largest_return(model: PPO) -> float:
+    """Return what discounted rewards add up to at most, clipped as the normaliser does."""
+    _, normaliser = training_state.environments(model)
+    return normaliser.clip_reward / (1 - model.gamma) if model.gamma < 1 else float("inf")
 
 
 def _check_finite(_: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:

@@ -117,10 +117,10 @@ class TrainOptions:
     """frames between checkpoints"""
     seed: int = 0
     precision: Precision = "float32"
-    """float32 | tf32 | bfloat16: of the network's body. tf32 is for CUDA. bfloat16 is faster where it
-    is in hardware (recent GPUs, avx512_bf16), and far slower elsewhere: compare steps a second"""
+    """float32 | tf32 | bfloat16: of the network's body. tf32 is for CUDA. bfloat16 is faster where
+    it is in hardware (recent GPUs, avx512_bf16), far slower elsewhere: compare steps a second"""
     compile: bool = False
-    """compile the network's body by torch.compile (on CUDA as CUDA graphs): a minute at the start"""
+    """the network's body, by torch.compile (on CUDA as CUDA graphs): a minute at the start"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     progress: bool = True
@@ -357,13 +357,14 @@ def _write_checkpoint(run: Path, state: State, agent: Agent) -> None:
     """Write the agent and the state of the run, then remove the checkpoint before."""
     older = _resumable(run)
     place = run / CHECKPOINTS / _numbered(state.frames)
-    with new_folder(place, overwrite=True, marker=training_state.NUMBERS) as folder:
+    if place in older:  # the run was stopped where it had been resumed
+        return
+    with new_folder(place, marker=training_state.NUMBERS) as folder:
         agent.save(folder / AGENT)
         state.write(folder)
     for folder in older:
-        if folder != place:
-            leaving = folder.with_name(f".{folder.name}.old")  # removed at once, or not at all
-            shutil.rmtree(folder.rename(leaving))
+        leaving = folder.with_name(f".{folder.name}.old")  # no checkpoint any more, all at once
+        shutil.rmtree(folder.rename(leaving))
 
 
 def _numbered(frames: int) -> str:
@@ -404,7 +405,7 @@ def _last_checkpoint(options: TrainOptions) -> Path:
 
 def _identity(recorded: dict[str, Any]) -> dict[str, Any]:
     """Return what makes a run another run, of what `_recorded` returns; presets are resolved."""
-    hyperparameters = {**asdict(Hyperparameters()), **recorded["hyperparameters"]}
+    hyperparameters = {**asdict(Hyperparameters()), **recorded.get("hyperparameters", {})}
     left_out = {"hyperparameters", "preset", "frames", "device", "film_every", *hyperparameters}
     options = {name: value for name, value in recorded.items() if name not in left_out}
     return {**options, **hyperparameters}
@@ -423,7 +424,8 @@ def _recorded(options: TrainOptions) -> dict[str, Any]:
 def _compared(options: TrainOptions, agent: Agent) -> dict[str, Any]:
     """Return what tells runs apart, with the same names in every run."""
     hyperparameters = asdict(options.hyperparameters())
-    left_out = {"hyperparameters", "frames", "film_every", *hyperparameters}
+    left_out = {"hyperparameters", "frames", "device", *hyperparameters}
+    left_out |= {"evaluate_every", "film_every", "save_every"}
     kept = {k: v for k, v in _recorded(options).items() if k not in left_out}
     return {
         **kept,

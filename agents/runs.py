@@ -1,18 +1,17 @@
 """Runs of many: where each stands, and bringing it to its end whatever it has behind it."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents import ppo
 from agents.checkpoint import CONFIG, CheckpointError
+from agents.folder import is_free
 from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, TrainOptions, train
 from agents.scores import final_scores
 from agents.training_state import NUMBERS
-
-NOT_OF_THE_RUN = ("out", "progress", "device", "frames")
-"""Options that may be others when a run goes on."""
 
 
 class State(Enum):
@@ -47,14 +46,9 @@ def recorded_options(run: Path) -> TrainOptions:
 
 
 def differences(one: TrainOptions, other: TrainOptions) -> dict[str, tuple[Any, Any]]:
-    """Return what makes two runs different runs, by option: what the one has, and the other.
-
-    Hyperparameters count, not whether they came by a preset.
-    """
-    both = [_identity(options) for options in (one, other)]
-    return {
-        name: (both[0][name], both[1][name]) for name in both[0] if both[0][name] != both[1][name]
-    }
+    """Return what makes two runs different runs, by option: what the one has, and the other."""
+    a, b = (ppo._identity(ppo._recorded(options)) for options in (one, other))
+    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
 
 def standing(options: TrainOptions) -> Standing:
@@ -65,7 +59,7 @@ def standing(options: TrainOptions) -> Standing:
         CheckpointError: files of the run cannot be read.
     """
     run = options.out
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    if is_free(run):
         return Standing(State.NEW, 0)
     if not (run / OPTIONS).is_file():
         raise ValueError(f"{run} holds something that is no run: choose another place")
@@ -122,18 +116,6 @@ def finish(options: TrainOptions, *, final_levels: int) -> None:
         device=options.device,
         progress=options.progress,
     )
-
-
-def _identity(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that make a run what it is, presets resolved."""
-    hyperparameters = asdict(options.hyperparameters())
-    left_out = {*NOT_OF_THE_RUN, "preset", *hyperparameters}
-    kept = {name: value for name, value in asdict(options).items() if name not in left_out}
-    return {
-        **kept,
-        "architecture_options": options.architecture_arguments(),
-        **hyperparameters,
-    }
 
 
 def _read(file: Path) -> dict[str, Any]:

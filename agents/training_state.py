@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.checkpoint import CheckpointError
 from agents.folder import sha256, write_json
 from agents.network import layer_path, weights_of
+from agents.policy import AgentPolicy
 from envs import ProcgenVecEnv
 
 VERSION = 1
@@ -53,6 +54,7 @@ def take(model: PPO) -> State:
     Raises:
         FloatingPointError: weights, the optimiser's moments or the normaliser are not finite.
     """
+    assert isinstance(model.policy, AgentPolicy)
     env, normaliser = environments(model)
     numpy_state: Any = np.random.get_state(legacy=False)
     version, words, gauss = random.getstate()

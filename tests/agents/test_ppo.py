@@ -14,7 +14,7 @@ import agents
 from agents import Agent, BilinearPolicy, CheckpointError, training_state
 from agents.network import weights_of
 from agents.ppo import PRESETS, TrainOptions, train
-from envs import ProcgenVecEnv
+from envs import TRAINING, ProcgenVecEnv
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,17 +114,91 @@ def test_run_writes_what_it_says(tmp_path):
     assert [event.step for event in events.Scalars("held_out_levels/return")] == [0, 128, 256]
 
 
-def test_resumed_run_ends_in_the_same_bytes(tmp_path):
+def test_prolonged_run_ends_in_the_same_bytes(tmp_path):
     whole = train(tiny(tmp_path / "whole"))
-    train(tiny(tmp_path / "parts", frames=128))
-    resumed = train(tiny(tmp_path / "parts"), resume=True)
-    assert same_weights(resumed, whole)
+    train(tiny(tmp_path / "parts", frames=192))
+    prolonged = train(tiny(tmp_path / "parts"), resume=True)
+    assert same_weights(prolonged, whole)
     first, second = (
         tmp_path / name / "checkpoints" / "000000000256" for name in ("whole", "parts")
     )
     for name in ("agent/model.safetensors", "training.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     assert not same_weights(train(tiny(tmp_path / "other", seed=1)), whole)
+
+
+def test_agents_along_training_are_kept(tmp_path):
+    options = tiny(tmp_path / "run", frames=5 * 64, architecture="impala-small")
+    trained = train(options)
+    kept = sorted((tmp_path / "run" / "trajectory").iterdir())
+    assert [int(folder.name) // 64 for folder in kept] == [0, 1, 2, 4]
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == [
+        f"{5 * 64:012d}"
+    ]
+    along = [weights_of(agents.load(folder, device="cpu").policy) for folder in kept]
+    untrained = weights_of(Agent.new("impala-small", seed=options.seed).policy)
+    assert all(torch.equal(w, untrained[name].half().float()) for name, w in along[0].items())
+    way = [
+        sum((w - weights_of(trained.policy)[name]).norm() for name, w in weights.items())
+        for weights in along
+    ]
+    assert way == sorted(way, reverse=True)
+
+
+def test_run_of_an_older_version_goes_on(tmp_path):
+    options = tiny(tmp_path / "run", frames=64, architecture="impala-small")
+    train(options)
+    file = tmp_path / "run" / "options.json"
+    made = json.loads(file.read_text())
+    for name in ("precision", "compile", "film_every", "architecture_options"):
+        del made["options"][name]
+    file.write_text(json.dumps(made | {"options": made["options"] | {"kernel_size": None}}))
+    train(dataclasses.replace(options, frames=128), resume=True)
+    file.write_text(json.dumps(made | {"options": made["options"] | {"kernel_size": 7}}))
+    with pytest.raises(ValueError, match="this version has no option kernel_size, it was 7"):
+        train(dataclasses.replace(options, frames=192), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given"),
+    [
+        (
+            "bimpala-small",
+            {"kernel_size": 5, "gate": "silu", "pool": "average", "channels": 4, "features": 16},
+        ),
+        ("impala-matched", {"match": "bimpala-small", "channels": 4, "features": 16}),
+        (
+            "impala-small",
+            {"channels": [4, 6], "pool": "average", "kernel_size": 5, "features": 16},
+        ),
+    ],
+)
+def test_options_of_architectures_reach_the_network(tmp_path, architecture, given):
+    options = {"architecture": architecture, "architecture_options": json.dumps(given)}
+    agent = train(tiny(tmp_path / "run", frames=64, **options))
+    loaded = agents.load(tmp_path / "run" / "agent", device="cpu")
+    assert loaded.config.architecture_kwargs == given
+    expected = Agent.new(architecture, **given).policy
+    shapes = [{n: w.shape for n, w in weights_of(p).items()} for p in (loaded.policy, expected)]
+    assert shapes[0] == shapes[1]
+    assert same_weights(loaded, agent)
+
+
+def test_polynomial_is_scaled_on_the_game_it_is_trained_in(tmp_path):
+    given = {"kernel_size": 3, "channels": [8] * 5, "dense": [16, 16]}
+    options = {"architecture": "polynomial", "architecture_options": json.dumps(given)}
+    train(tiny(tmp_path / "run", frames=64, game="fruitbot", **options))
+    env = ProcgenVecEnv("fruitbot", 4, num_levels=200, start_level=TRAINING.start)
+    frames = env.observe()
+    env.close()
+    trained_from = agents.load(tmp_path / "run" / "trajectory" / f"{0:012d}", device="cpu")
+    squares = [
+        agent.activations(frames, ["conv1", "dense2"])
+        for agent in (trained_from, Agent.new("polynomial", **given))
+    ]
+    scaled, unscaled = ({n: x.square().mean().item() for n, x in s.items()} for s in squares)
+    assert scaled == pytest.approx({"conv1": 1, "dense2": 1}, rel=0.5)  # in half precision
+    assert not 1e-2 < unscaled["dense2"] < 1e2
 
 
 def test_run_goes_on_from_an_edited_agent(tmp_path):

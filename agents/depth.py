@@ -78,6 +78,21 @@ def polynomial_parts(agent: Agent, head: str = "action_net") -> list[Part]:
     return found
 
 
+def part_to(agent: Agent, layer: str) -> Part:
+    """Return the polynomial that ends with a step of an agent, from the pool before it on.
+
+    Raises:
+        ValueError: no such step in a polynomial part; the message lists those that are.
+    """
+    parts = polynomial_parts(agent)
+    for part in parts:
+        if layer in part.layers:
+            count = part.layers.index(layer) + 1
+            return Part(part.source, part.layers[:count], BilinearStack(part.stack.stages[:count]))
+    steps = ", ".join(name for part in parts for name in part.layers)
+    raise ValueError(f"{layer} is no step of a polynomial part; choose from {steps}")
+
+
 def move_directions(agent: Agent) -> dict[str, Float[Tensor, "actions"]]:
     """Return a direction over a maze agent's logits for each move: its actions minus the others."""
     directions = group_directions(ACTIONS_OF_MOVE.values(), agent.config.actions, against="others")
@@ -173,6 +188,37 @@ def explain_degrees(
     return pd.DataFrame(rows)
 
 
+def explain_components(
+    agent: Agent,
+    observations: Observations,
+    kept: Iterable[int] = (1, 2, 4, 8, 16, 32),
+    *,
+    head: str = "action_net",
+) -> pd.DataFrame:
+    """Measure how much of each part's output few singular components of its layers explain.
+
+    Every bilinear layer's tensor is cut to its leading components by `hosvd`, so that each writes,
+    and the next one reads, a few directions only; skip connections and biases stay whole.
+
+    Returns:
+        Columns ``part``, ``kept`` (of every layer, all where it has fewer; 0: nothing but skips),
+        ``r2``: pooled over the output's entries.
+
+    Raises:
+        ValueError: see `polynomial_parts`; a negative number.
+    """
+    rows = []
+    with torch.no_grad():
+        for part in polynomial_parts(agent, head):
+            x = inputs_of(agent, part, observations)
+            true = part.stack(x)
+            for count in kept:
+                stages = [Stage(_cut(s.main, count), s.skip) for s in part.stack.stages]
+                r2 = r_squared(true, BilinearStack(stages)(x))
+                rows.append({"part": str(part), "kept": count, "r2": r2})
+    return pd.DataFrame(rows)
+
+
 def inputs_of(
     agent: Agent, part: Part, observations: Observations
 ) -> Float[Tensor, "n channels height width"]:
@@ -180,6 +226,16 @@ def inputs_of(
     if part.source == OBSERVATIONS:
         return torch.as_tensor(observations).float() / 255
     return agent.activations(observations, [part.source])[part.source].cpu()
+
+
+def _cut(module: nn.Module, count: int) -> nn.Module:
+    """Keep the leading singular components of a bilinear layer."""
+    if isinstance(module, PositionBias):
+        return PositionBias(_cut(module.layer, count), module.bias)
+    if not isinstance(module, BilinearConv2d):
+        return module
+    svd = hosvd(BilinearTensor.of(module))
+    return svd.truncate(min(count, len(svd.outputs))).as_layer(module)
 
 
 def _part(source: str, names: list[str], stages: list[Stage]) -> list[Part]:

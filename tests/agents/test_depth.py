@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ import envs
 from agents import Agent
 from agents.depth import (
     explain_chains,
+    explain_components,
     explain_degrees,
     inputs_of,
     move_directions,
+    part_to,
     polynomial_parts,
 )
 from rlbilinear import add_bias_map
@@ -88,6 +92,39 @@ def test_degrees_add_up_to_the_output(observations):
         assert list(part.degree) == list(range(len(part)))
         assert part.r2.iloc[-1] == pytest.approx(1)
         assert part.r2.iloc[0] < 1
+
+
+def test_components_add_up_to_the_output(observations):
+    agent = small()
+    agent = agent.with_layer("block1", add_bias_map(agent.layer("block1"), torch.randn(3, 16, 16)))
+    table = explain_components(agent, observations, (0, 1, 6, 99))
+    for _, part in table.groupby("part"):
+        assert list(part.kept) == [0, 1, 6, 99]
+        assert part.r2.iloc[2:].tolist() == pytest.approx([1, 1]) and part.r2.iloc[1] < 1 - 1e-6
+    bare = agent.with_layer("block1.layer.bilinear", zeroed(agent.layer("block1.layer.bilinear")))
+    bare = bare.with_layer("block2.bilinear", zeroed(agent.layer("block2.bilinear")))
+    first, _ = polynomial_parts(bare)
+    x = inputs_of(agent, first, observations)
+    true = polynomial_parts(agent)[0].stack(x)
+    explained = 1 - ((true - first.stack(x)) ** 2).sum() / ((true - true.mean(0)) ** 2).sum()
+    assert table.r2.iloc[0] == pytest.approx(explained.item())
+
+
+def zeroed(layer):
+    layer = copy.deepcopy(layer)
+    torch.nn.init.zeros_(layer.left.weight)
+    return layer
+
+
+def test_parts_end_where_asked(observations):
+    agent = small()
+    part = part_to(agent, "block1")
+    assert str(part) == "pool1 to block1" and part.stack.degree == 2
+    true = agent.activations(observations, ["block1"])["block1"]
+    x = inputs_of(agent, part, observations)
+    torch.testing.assert_close(part.stack(x), true.double(), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"pool1 is no step .* block1, block2, block3, dense, act"):
+        part_to(agent, "pool1")
 
 
 def test_networks_without_bilinear_layers_and_unknown_heads_are_refused():

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -97,10 +98,10 @@ def table(comparisons: Iterable[Comparison]) -> pd.DataFrame:
             {
                 "task": c.task,
                 "time": _time(c.ours.seconds),
-                "memory": f"{c.ours.megabytes:.1f} MB",
+                "memory": _memory(c.ours.megabytes),
                 "alternative": c.alternative,
                 "its time": _time(c.other.seconds) if c.other else "",
-                "its memory": f"{c.other.megabytes:.1f} MB" if c.other else "",
+                "its memory": _memory(c.other.megabytes) if c.other else "",
                 "times faster": f"{c.other.seconds / c.ours.seconds:.3g}" if c.other else "",
                 "asked": c.target,
                 "met": {None: "", True: "yes", False: "NO"}[c.met],
@@ -115,6 +116,11 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise ValueError(f"no {field} in /proc/self/status")
+
+
+def _memory(megabytes: float) -> str:
+    """Return "" for NaN: it was not measured."""
+    return "" if math.isnan(megabytes) else f"{megabytes:.1f} MB"
 
 
 def _time(seconds: float) -> str:

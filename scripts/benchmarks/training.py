@@ -1,12 +1,14 @@
 """PPO against Stable-Baselines3's own: each choice's share, every architecture, rollout memory.
 
 Times are for one environment step, collected and trained on; memory is what training takes above
-the model and the simulator. The same simulator, network and hyperparameters (the ProcGen
-literature's, with rollouts of one minibatch).
+the model and the simulator, on a GPU of its own. The same simulator, network and hyperparameters
+(the ProcGen literature's; on a processor with rollouts of one minibatch). On whatever device there
+is: a GPU is taken where there is one.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +18,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+from torch.nn import functional as F
 
 from agents import ARCHITECTURES, AgentPolicy, DeviceRolloutBuffer, FastPPO
+from agents.network import find_device
 from agents.ppo import CPU_MICRO_BATCH, PRESETS
+from agents.running import Precision
 from benchmarks.measure import Comparison, Cost, measure, peak_memory
+from benchmarks.stages import halves, shares, synchronize
 from envs import ProcgenVecEnv
 
 PUBLISHED = PRESETS["published"]
@@ -28,37 +35,57 @@ GAME, LEVELS = "coinrun", 200
 SHOWN = ("impala", "bimpala-compact")
 SHORT = 512
 """Samples of the rollout with which the other architectures are tried, for one epoch."""
-FASTER = {"impala": 2.0}
+FASTER_ON_CPU, FASTER_ON_CUDA = {"impala": 2.0}, {"impala": 4.0, "bimpala-compact": 4.0}
 """Times faster than stock that is asked; of the others that they are not slower."""
 LARGER = 1.3
 """Times its observations' size that a rollout may take."""
+DEVICE = find_device("auto")
+CUDA = DEVICE.type == "cuda"
+ROLLOUT = PUBLISHED.num_envs * PUBLISHED.num_steps if CUDA else MINIBATCH
 
 
 class Way(NamedTuple):
     """A way to train."""
 
     name: str
-    buffer: type[RolloutBuffer]
-    channels_last: bool
+    buffer: type[RolloutBuffer] = DeviceRolloutBuffer
+    channels_last: bool = True
     """the network converts observations, and its weights lie so; else it takes what comes"""
-    parts: int | None
-    """samples that the network takes at once in the update, by `FastPPO`; None: stock PPO"""
+    fast: bool = True
+    """by `FastPPO`, else by stock PPO"""
+    precision: Precision = "float32"
+    compile: bool = False
 
 
-STOCK = Way("stock PPO", RolloutBuffer, False, None)
-OURS = Way(
-    f"+ minibatches in parts of {CPU_MICRO_BATCH}", DeviceRolloutBuffer, True, CPU_MICRO_BATCH
-)
+STOCK = Way("stock PPO", RolloutBuffer, channels_last=False, fast=False)
 STEPS_BETWEEN = (
-    Way("stock PPO + DeviceRolloutBuffer", DeviceRolloutBuffer, False, None),
-    Way("+ network channels last", DeviceRolloutBuffer, True, None),
+    Way("stock PPO + DeviceRolloutBuffer", channels_last=False, fast=False),
+    Way("+ network channels last", fast=False),
 )
+PARTS = None if CUDA else CPU_MICRO_BATCH
+"""Samples that `FastPPO` takes through the network at once in the update."""
+ON_CPU = (Way(f"+ FastPPO, minibatches in parts of {CPU_MICRO_BATCH}"),)
+BEYOND_ON_CPU = (
+    Way("all that, bfloat16", precision="bfloat16"),
+    Way("all that, compiled", compile=True),
+)
+ON_CUDA = (
+    Way("+ FastPPO, copies pinned"),
+    Way("+ TF32", precision="tf32"),
+    Way("+ bfloat16", precision="bfloat16"),
+    Way("+ compiled to CUDA graphs", precision="bfloat16", compile=True),
+)
+OURS = (ON_CUDA if CUDA else ON_CPU)[-1]
+"""What is asked to be faster."""
 
 
 def compare() -> Iterable[Comparison]:
-    """Measure training in steps from stock to ours, then the other architectures, then memory."""
+    """Measure training in steps from stock to ours, its stages, the others, and memory."""
     for name in SHOWN:
         yield from _one_by_one(name)
+    for name in SHOWN:
+        yield from _stages(name)
+    yield from _fused()
     for name in ARCHITECTURES:
         if name not in SHOWN:
             yield _short(name)
@@ -67,13 +94,66 @@ def compare() -> Iterable[Comparison]:
 
 def _one_by_one(architecture: str) -> Iterator[Comparison]:
     """Switch one choice on after the other; each row is set beside stock PPO."""
-    stock, told = _train(STOCK, architecture, MINIBATCH, PUBLISHED.epochs)
-    for way in (*STEPS_BETWEEN, OURS):
-        cost, words = _train(way, architecture, MINIBATCH, PUBLISHED.epochs)
+    stock, told = _train(STOCK, architecture, ROLLOUT, PUBLISHED.epochs)
+    beyond = () if CUDA else (w for w in BEYOND_ON_CPU if w.precision == "float32" or _bfloat16())
+    for way in (*STEPS_BETWEEN, *(ON_CUDA if CUDA else ON_CPU), *beyond):
+        cost, words = _train(way, architecture, ROLLOUT, PUBLISHED.epochs)
         row = Comparison(
             f"{architecture}: {way.name}; {words}", cost, f"{STOCK.name}; {told}", stock
         )
-        yield _asked(row, FASTER.get(architecture, 1.0)) if way == OURS else row
+        asked = FASTER_ON_CUDA if CUDA else FASTER_ON_CPU
+        yield _asked(row, asked.get(architecture, 1.0)) if way == OURS else row
+
+
+def _bfloat16() -> bool:
+    """Whether the processor has bfloat16 in hardware: elsewhere it is some 13 times slower."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _stages(architecture: str) -> Iterator[Comparison]:
+    """Show where the time goes when all is switched on, and what overlapping would change."""
+    env = _simulator(PUBLISHED.num_envs)
+    model = _model(OURS, env, architecture, ROLLOUT if CUDA else SHORT, PUBLISHED.epochs)
+    assert isinstance(model, FastPPO)
+    yield from shares(architecture, model, env, rollouts=2 if CUDA else 1)
+    yield halves(architecture, model, _simulator)
+    env.close()
+
+
+def _fused() -> Iterator[Comparison]:
+    """Run a bilinear layer's two convolutions as one, and as two: forward and backward."""
+    for kernel in (3, 7):
+        x = torch.randn(CPU_MICRO_BATCH, 32, 16, 16, device=DEVICE)
+        weights = torch.randn(2, 32, 32, kernel, kernel, device=DEVICE)
+        tensors = [
+            tensor.contiguous(memory_format=torch.channels_last).requires_grad_()
+            for tensor in (x, *weights)
+        ]
+        one, two = (measure(partial(_forward_and_back, way, tensors)) for way in (_as_one, _as_two))
+        yield Comparison(
+            f"bilinear convolution, kernel {kernel}, forward and backward: left and right as one",
+            one,
+            "as two",
+            two,
+        )
+
+
+def _as_one(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    both = F.conv2d(x, torch.cat([left, right]), padding=left.shape[-1] // 2)
+    one, two = both.chunk(2, 1)
+    return one * two
+
+
+def _as_two(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    one, two = (F.conv2d(x, weight, padding=left.shape[-1] // 2) for weight in (left, right))
+    return one * two
+
+
+def _forward_and_back(way: Callable[..., Tensor], tensors: list[Tensor]) -> None:
+    for _ in range(10):
+        torch.autograd.grad(way(*tensors).sum(), tensors)
+    synchronize(DEVICE)
 
 
 def _short(architecture: str) -> Comparison:
@@ -94,13 +174,21 @@ def _asked(row: Comparison, times: float) -> Comparison:
     return row._replace(target=f"at least {times:g} times faster", met=met)
 
 
+def _simulator(copies: int) -> ProcgenVecEnv:
+    return ProcgenVecEnv(GAME, copies, num_levels=LEVELS)
+
+
 def _train(way: Way, architecture: str, rollout: int, epochs: int) -> tuple[Cost, str]:
-    """Train on a rollout that is one minibatch: cost of a step, and rate and shares in words."""
-    env = ProcgenVecEnv(GAME, PUBLISHED.num_envs, num_levels=LEVELS)
+    """Train on rollouts, of which the last is timed: cost of a step, and rate and shares in words.
+
+    What compiles itself is warmed up by another rollout.
+    """
+    env = _simulator(PUBLISHED.num_envs)
     model = _model(way, env, architecture, rollout, epochs)
     clock = Clock()
+    rollouts = 2 if CUDA or way.compile else 1
     try:
-        megabytes = peak_memory(lambda: model.learn(rollout, callback=clock))
+        megabytes = _peak(lambda: model.learn(rollouts * rollout, callback=clock))
     finally:
         env.close()
     seconds = clock.collecting + clock.updating
@@ -108,11 +196,21 @@ def _train(way: Way, architecture: str, rollout: int, epochs: int) -> tuple[Cost
     return Cost(seconds / rollout, megabytes), words
 
 
+def _peak(call: Callable[[], object]) -> float:
+    """Return the megabytes of the device that a call takes above what was taken before."""
+    if not CUDA:
+        return peak_memory(call)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def _model(way: Way, env: ProcgenVecEnv, architecture: str, rollout: int, epochs: int) -> PPO:
     arguments: dict[str, Any] = {
         "learning_rate": PUBLISHED.learning_rate,
         "n_steps": rollout // PUBLISHED.num_envs,
-        "batch_size": rollout,
+        "batch_size": min(rollout, MINIBATCH),
         "n_epochs": epochs,
         "gamma": PUBLISHED.gamma,
         "gae_lambda": PUBLISHED.gae_lambda,
@@ -124,13 +222,20 @@ def _model(way: Way, env: ProcgenVecEnv, architecture: str, rollout: int, epochs
         "rollout_buffer_class": way.buffer,
         "policy_kwargs": {"architecture": architecture},
         "seed": 0,
-        "device": "cpu",
+        "device": DEVICE,
     }
     normalised = VecNormalize(env, norm_obs=False, gamma=PUBLISHED.gamma)
-    if way.parts is None:
-        model = PPO(AgentPolicy, normalised, **arguments)
+    if way.fast:
+        model: PPO = FastPPO(
+            AgentPolicy,
+            normalised,
+            micro_batch_size=PARTS,
+            precision=way.precision,
+            compile=way.compile,
+            **arguments,
+        )
     else:
-        model = FastPPO(AgentPolicy, normalised, micro_batch_size=way.parts, **arguments)
+        model = PPO(AgentPolicy, normalised, **arguments)
     if not way.channels_last:
         body: Any = model.policy.features_extractor
         body.layers.to(memory_format=torch.contiguous_format)
@@ -140,22 +245,26 @@ def _model(way: Way, env: ProcgenVecEnv, architecture: str, rollout: int, epochs
 
 
 class Clock(BaseCallback):
-    """Seconds of a run's only rollout, and of the update after it."""
+    """Seconds of a run's last rollout, and of the update after it."""
 
     collecting = updating = 0.0
 
     def _on_rollout_start(self) -> None:
-        self._start = time.perf_counter()
+        self._start = self._now()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        self._end = time.perf_counter()
+        self._end = self._now()
         self.collecting = self._end - self._start
 
     def _on_training_end(self) -> None:
-        self.updating = time.perf_counter() - self._end
+        self.updating = self._now() - self._end
+
+    def _now(self) -> float:
+        synchronize(DEVICE)
+        return time.perf_counter()
 
 
 def _rollout_memory() -> Comparison:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ from PIL import Image
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 LONGEST = 60
 """Letters of a setting that is a text; longer ones are nothing to compare runs by."""
@@ -46,6 +48,26 @@ def picture(tag: str, encoded: bytes, caption: str) -> Summary:
     tensor.string_val.extend([str(width).encode(), str(height).encode(), encoded])
     metadata = create_summary_metadata(display_name=caption, description="")
     return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+
+
+def comparison(
+    settings: Mapping[str, Any], metrics: Iterable[str], *, first: Iterable[str] = ()
+) -> tuple[Summary, Summary, Summary]:
+    """Return what the tab HPARAMS compares runs by: to be written, and when a run begins and ends.
+
+    Args:
+        settings: of the run. TensorBoard takes their names from one run, whichever it reads first:
+            runs to be compared have the same.
+        metrics: tags of scalars, of which it shows the last values.
+        first: settings to be shown before the others; it has columns for five at first.
+    """
+    compared, begin, end = hparams(dict(flat(settings)), dict.fromkeys(metrics, 0))
+    content = compared.value[0].metadata.plugin_data
+    plugin = HParamsPluginData.FromString(content.content)
+    for info in plugin.experiment.hparam_infos:
+        info.differs = info.name in first  # nothing but the order is made of it
+    content.content = plugin.SerializeToString()
+    return compared, begin, end
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float]]:

@@ -14,8 +14,8 @@ from envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
 """Pixels: a side of the game's picture, height of the strip below it, width of an action's bar."""
-EPISODES, STEPS, RATE = 4, 150, 15.0
-"""Episodes in a film, its steps, and steps a second, as people play."""
+EPISODES, IN_A_ROW, STEPS, RATE = 4, 2, 150, 15.0
+"""Episodes in a film, how many side by side, its steps, and steps a second, as people play."""
 FONT_SIZE = 10
 CHOSEN, OTHER, INK = (220, 80, 20), (130, 150, 190), (0, 0, 0)
 """Colours: of the bar of the action that was taken, of the others', of letters."""
@@ -43,7 +43,7 @@ class Thought(NamedTuple):
 def film(
     agent: Agent, levels: Sequence[int], *, mode: str = "easy", steps: int = STEPS, seed: int = 0
 ) -> videos.Frames:
-    """Play one episode on each level, and return them side by side, with what the agent thinks.
+    """Play one episode on each level, and return them in rows, with what the agent thinks.
 
     The random choices are those of `agents.evaluate.evaluate`: these are the very episodes that
     it scores. An episode that is over stays on its last picture, the one before its last step.
@@ -78,7 +78,30 @@ def film(
         f"level {level}": _with_strips(own, thoughts, episode)
         for episode, (level, own) in enumerate(zip(levels, films, strict=True))
     }
-    return videos.side_by_side(told, font_size=FONT_SIZE)
+    names = list(told)
+    rows = [
+        videos.side_by_side(
+            {name: told[name] for name in names[i : i + IN_A_ROW]}, font_size=FONT_SIZE
+        )
+        for i in range(0, len(names), IN_A_ROW)
+    ]
+    return _one_below_the_other(rows)
+
+
+def _one_below_the_other(rows: Sequence[videos.Frames]) -> videos.Frames:
+    """Stack rows, the shorter ones staying on their last picture, the narrower ones on white."""
+    time, width = (max(row.shape[axis] for row in rows) for axis in (0, 2))
+    return np.concatenate(
+        [
+            np.pad(
+                np.concatenate([row, row[-1:].repeat(time - len(row), 0)]),
+                ((0, 0), (0, 0), (0, width - row.shape[2]), (0, 0)),
+                constant_values=255,
+            )
+            for row in rows
+        ],
+        axis=1,
+    )
 
 
 def _think(agent: Agent, observations: np.ndarray, noise: list[np.random.Generator]) -> Thought:

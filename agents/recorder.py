@@ -1,6 +1,5 @@
 """What a PPO run shows and keeps: TensorBoard's events, held-out scores, checkpoints, a bar."""
 
-import copy
 import json
 import time
 from collections import defaultdict, deque
@@ -12,7 +11,6 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from agents import events, filming
@@ -28,7 +26,8 @@ EPISODES = 100
 TRAINING = ("return", "steps", "success")
 
 COMPARED = ("held_out_levels/return", "held_out_levels/success", "training_levels/return")
-"""Scores that TensorBoard's tab HPARAMS sets beside the options of runs."""
+LEADING = ("architecture", "game", "levels", "parameters", "seed")
+"""Scores and options that TensorBoard's tab HPARAMS shows without being asked for more."""
 
 TOGETHER = {
     name: ["Multiline", [f"training_levels/{name}", f"held_out_levels/{name}"]] for name in TRAINING
@@ -42,10 +41,10 @@ Scores = dict[str, float]
 class Recorder(BaseCallback):
     """Follows a run; between an update and the next rollout it evaluates and saves when due.
 
-    Evaluation is of a copy of the policy, in float32 whatever training runs in, and takes nothing
-    from the run's random generators nor its simulator: with it or without it, the weights are the
-    same. With it come statistics of the layers and of the weights on a fixed batch of observations
-    of held-out levels, and films of the first of these levels.
+    Evaluation is in float32, whatever precision training has (`FastPPO` calls back outside of it),
+    and takes nothing from the run's random generators nor its simulator: with it or without it, the
+    weights are the same. With it come statistics of the layers on a fixed batch of observations of
+    held-out levels, and films of the first of these levels.
 
     Args:
         agent: gives the agent as it is now.
@@ -87,7 +86,6 @@ class Recorder(BaseCallback):
 
     def _on_training_start(self) -> None:
         agent = self._agent()
-        self._evaluated = Agent(copy.deepcopy(agent.policy), agent.config)
         self._layers = layers_of(agent.policy)
         self._gradients = GradientNorms(agent.policy.optimizer, self._layers)
         if self._evaluate_every:
@@ -174,8 +172,7 @@ class Recorder(BaseCallback):
         return self.num_timesteps - self.history[-1]["frames"] if self.history else float("inf")
 
     def _evaluate(self, *, last: bool = False) -> None:
-        agent = self._evaluated
-        agent.policy.load_state_dict(self._agent().policy.state_dict())
+        agent = self._agent()
         table = summary(evaluate(agent, self._levels, mode=self._mode, progress=False))
         scores = {str(name): float(mean) for name, mean in table["mean"].items()}
         for name, score in scores.items():
@@ -201,8 +198,8 @@ class Recorder(BaseCallback):
 
     def _begin_events(self, parameters: int) -> None:
         """Write what the run is, for TensorBoard to compare it with others, and to be read."""
-        settings = {**dict(events.flat(self._settings)), "parameters": parameters}
-        *begin, self._end = hparams(settings, dict.fromkeys(COMPARED, 0))
+        settings = {**self._settings, "parameters": parameters}
+        *begin, self._end = events.comparison(settings, COMPARED, first=LEADING)
         self._add(*begin)
         if writer := events.writer_of(self.logger):
             text = json.dumps(self._settings, indent=4)

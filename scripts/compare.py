@@ -12,11 +12,14 @@ bimpala-small,learning_rate=1e-4,kernel_size=5. Runs are spread by Ray if it is 
 machines share. The report (text, CSV, PNG, TensorBoard) is in OUT/report.
 """
 
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 
 import tyro
+from tqdm import tqdm
 
 from agents.folder import new_folder, provenance, write_json
 from agents.ppo import TrainOptions
@@ -63,26 +66,22 @@ class Options(TrainOptions):
 def main() -> None:
     """Train what is missing, and report."""
     options = tyro.cli(Options, description=__doc__)
-    failed: list[spread.Outcome] = []
     try:
         check(options)
         runs = chosen(options)
-        if not options.report_only:
-            failed = train(options, runs)
-        said = report(options, runs)
+        failed = [] if options.report_only else train(options, runs)
+        for line in failed:
+            print(line, file=sys.stderr)
+        print(report(options, runs))
     except (ValueError, OSError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
-    print(said)
-    print(f"\nFigures and tables: {options.out / REPORT}")
-    print(f"tensorboard --logdir {options.out}")
+        sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))
+    place = options.out / REPORT
+    print(f"\nFigures and tables: {place}\ntensorboard --logdir {place} (all of it: {options.out})")
     if failed:
-        print(f"\n{len(failed)} runs failed; the same command tries them again:", file=sys.stderr)
-        for outcome in failed:
-            print(f"  {outcome.run}: {outcome.error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
 
 
 def check(options: Options) -> None:
@@ -103,30 +102,22 @@ def chosen(options: Options) -> list[Run]:
         shared = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
         return matrix(TrainOptions(**shared), options.games, options.architectures, options.seeds)
     found = find(options.out)
-    axes = {
-        "games": (options.games, {run.game for run in found}),
-        "architectures": (options.architectures, {run.architecture for run in found}),
-        "seeds": (options.seeds, {run.seed for run in found}),
-    }
-    for name, (asked, there) in axes.items():
-        if missing := {*asked} - there:
+    kept = found
+    for axis in ("game", "architecture", "seed"):
+        asked = getattr(options, f"{axis}s")
+        there = dict.fromkeys(getattr(run, axis) for run in found)
+        if missing := [str(value) for value in asked if value not in there]:
             raise ValueError(
-                f"{name}: {options.out} has no runs of {', '.join(map(str, sorted(missing)))}; "
-                f"there are {', '.join(map(str, sorted(there))) or 'none'}"
+                f"{axis}s: {options.out} has no runs of {', '.join(missing)}; "
+                f"there are {', '.join(map(str, there)) or 'none'}"
             )
-    kept = [
-        run
-        for run in found
-        if (not options.games or run.game in options.games)
-        and (not options.architectures or run.architecture in options.architectures)
-        and (not options.seeds or run.seed in options.seeds)
-    ]
+        kept = [run for run in kept if not asked or getattr(run, axis) in asked]
     order = {name: place for place, name in enumerate(options.architectures)}
     return sorted(kept, key=lambda run: order.get(run.architecture, 0))
 
 
-def train(options: Options, runs: Sequence[Run]) -> list[spread.Outcome]:
-    """Bring all runs to their end, and return those that failed.
+def train(options: Options, runs: Sequence[Run]) -> list[str]:
+    """Bring all runs to their end, and return what failed and why.
 
     Raises:
         ValueError: a folder holds another run; found before anything starts.
@@ -138,10 +129,11 @@ def train(options: Options, runs: Sequence[Run]) -> list[spread.Outcome]:
     if all(state is State.FINISHED for state, _ in standings):
         return []
     failed = []
-    for number, outcome in enumerate(outcomes(options, runs), 1):
-        print(f"{number} of {len(runs)}: {outcome.run}: {outcome.error or 'finished'}", flush=True)
-        if outcome.error is not None:
-            failed.append(outcome)
+    with closing(outcomes(options, runs)) as ended:  # what is under way is stopped if this is
+        for number, (run, error) in enumerate(ended, 1):
+            tqdm.write(f"{number} of {len(runs)}: {run}: {'failed' if error else 'finished'}")
+            if error is not None:
+                failed.append(f"{run}: {error}")
     return failed
 
 
@@ -162,7 +154,7 @@ def examine(runs: Sequence[Run]) -> list[Standing]:
     return standings
 
 
-def outcomes(options: Options, runs: Sequence[Run]) -> Iterator[spread.Outcome]:
+def outcomes(options: Options, runs: Sequence[Run]) -> Generator[spread.Outcome, None, None]:
     """Run them, by Ray or one after another, and say which.
 
     Raises:
@@ -173,7 +165,7 @@ def outcomes(options: Options, runs: Sequence[Run]) -> Iterator[spread.Outcome]:
     if options.ray and (spread.ray is not None or options.address is not None):
         there = spread.connect(options.address)
         given = spread.resources(options.device, options.cpus_per_run, options.gpus_per_run)
-        print(f"{there}; {given.cpus} and {given.gpus:g} a run", flush=True)
+        print(f"{there}; each run takes {given.cpus} and {given.gpus:g}", flush=True)
         if options.address is not None:
             print(f"{options.out.absolute()} must be a folder that all machines share")
         yield from spread.by_ray(

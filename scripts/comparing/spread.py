@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from agents.ppo import TrainOptions
 from agents.runs import finish, frames_done
 from comparing.matrix import Run
 
@@ -70,7 +71,8 @@ def connect(address: str | None) -> str:
     if ray is None:
         raise ValueError("Ray is not installed: pip install 'rlbilinear[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to anybody
-    ray.init(address=address or "local", logging_level="error", log_to_driver=False)
+    local = {"include_dashboard": False} if address is None else {}
+    ray.init(address=address or "local", logging_level="error", log_to_driver=False, **local)
     there = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     where = f"{nodes} machines" if nodes > 1 else "one machine"
@@ -113,11 +115,11 @@ def by_ray(
     Raises:
         KeyboardInterrupt: stopped; the runs have saved and can be continued.
     """
-    command = sys.argv
+    command, threads = sys.argv, given.cpus
 
-    def task(options: Any) -> None:  # travels by value: machines need the packages only
+    def task(options: TrainOptions) -> None:  # travels by value: no machine needs this file
         sys.argv = command  # a run's record says how it was made
-        torch.set_num_threads(given.cpus)
+        torch.set_num_threads(threads)
         finish(options, final_levels=final_levels)
 
     remote = ray.remote(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=RETRIES)(task)

@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Return the mean of runs with its Student interval; one run has none."""
+    """Return the mean of runs with its Student interval; one run, or equal ones, have none."""
     return mean_over_games({"": np.asarray(values, float)})
 
 
@@ -35,7 +35,8 @@ def mean_over_games(by_game: Scores) -> Interval:
     """Return the mean of the games' means, with its interval over runs; the games are fixed.
 
     Each game has a variance of its own; the degrees of freedom are Welch and Satterthwaite's. A
-    game with one run leaves no interval.
+    game with one run, or with runs that are all the same to the last digit, leaves no interval:
+    its spread was not measured.
 
     Raises:
         ValueError: no game, or one without runs.
@@ -43,11 +44,10 @@ def mean_over_games(by_game: Scores) -> Interval:
     _check(by_game)
     means = np.array([np.mean(values) for values in by_game.values()])
     counts = np.array([len(values) for values in by_game.values()])
-    if counts.min() < 2:
+    spreads = [np.ptp(values) for values in by_game.values()]
+    if counts.min() < 2 or min(spreads) == 0:
         return Interval(float(means.mean()), np.nan, np.nan)
     parts = np.array([np.var(values, ddof=1) for values in by_game.values()]) / counts
-    if not parts.sum():
-        return Interval(float(means.mean()), float(means.mean()), float(means.mean()))
     freedom = parts.sum() ** 2 / (parts**2 / (counts - 1)).sum()
     half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(parts.sum()) / len(counts)
     return Interval(*(float(means.mean() + shift) for shift in (0, -half, half)))

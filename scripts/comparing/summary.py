@@ -31,7 +31,7 @@ def summarise(found: Collected) -> pd.DataFrame:
     Returns:
         ``parameters``, ``frames``, ``hours`` (mean), ``seeds`` (finished runs), and for each
         measure and unit (such as ``held_out_return``) the mean and, from two seeds on, the ends
-        of its t-interval over seeds.
+        of its t-interval over seeds (``_low``, ``_high``).
     """
     rows = []
     for (game, architecture), runs in found.status.groupby(KEY[:2], sort=False):
@@ -136,6 +136,8 @@ def verdict(interval: Interval, seeds: int, margin: float, one: str, other: str)
     """Say in words what an interval of a difference of normalised scores allows to say."""
     if seeds < 2:
         return "one seed says nothing of the architectures"
+    if np.isnan(interval.low):
+        return "undecided: seeds show no spread"
     inside = -margin < interval.low and interval.high < margin
     if interval.low > 0 or interval.high < 0:
         better = one if interval.low > 0 else other

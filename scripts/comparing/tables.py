@@ -1,7 +1,7 @@
 """What the runs of a comparison have to tell, as tables, without drawing."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,10 @@ MEASURES = (*SETS, "gap")
 WHILE_TRAINING, EVALUATION, FINAL_AGENT = "while training", "evaluation", "final agent"
 """How a row of `Collected.evaluations` was measured: the mean of the last 100 training episodes;
 an evaluation during training; the final agent on as many levels of each set."""
+
+TRAINING_CURVES = {f"training_levels/{name}": name for name in ("return", "success", "steps")}
+SPEED = "time/steps_per_second"
+"""Scalars that a run writes, by their tags in TensorBoard."""
 
 
 class Collected(NamedTuple):
@@ -67,7 +71,8 @@ def collect(
     status, evaluations, levels = [], [], []
     for run in runs:
         key = dict(zip(KEY, run, strict=False))
-        curves = read_curves(run)
+        scalars = read_scalars(run.options.out, (*TRAINING_CURVES, SPEED))
+        curves = read_curves(run, scalars)
         finished = trained_frames(run.options.out) >= frames
         if finished:
             played = final_scores(
@@ -90,7 +95,7 @@ def collect(
                 **key,
                 "frames": frames_done(run.options.out),
                 "finished": finished,
-                "hours": hours(run.options.out),
+                "hours": hours(scalars[SPEED]),
                 "parameters": parameters(
                     run.options.architecture or "bimpala", run.options.architecture_arguments()
                 ),
@@ -120,22 +125,23 @@ def _final(evaluations: pd.DataFrame) -> pd.DataFrame:
     return wide.stack("levels").rename_axis([*KEY, "measure"]).reset_index()
 
 
-def read_curves(run: Run) -> pd.DataFrame:
+def read_curves(run: Run, scalars: Mapping[str, pd.Series]) -> pd.DataFrame:
     """Return a run's scores through training.
 
     Those of held-out levels are the evaluations in its results; those of training levels are the
-    moving average of training episodes, which TensorBoard's files have.
+    moving average of training episodes, which is among the scalars.
     """
     results = run.options.out / RESULTS
     history = json.loads(results.read_text())["held_out"] if results.is_file() else []
-    held_out = pd.DataFrame(history, columns=["frames", "return", "success", "steps"])
-    held_out = held_out.assign(levels="held_out", measured=EVALUATION)
-    names = ("return", "success", "steps")
-    scalars = read_scalars(run.options.out, [f"training_levels/{name}" for name in names])
-    training = pd.DataFrame({n: scalars[f"training_levels/{n}"] for n in names})
-    training = training.rename_axis("frames").reset_index()
-    training = training.assign(levels="training", measured=WHILE_TRAINING)
-    return pd.concat([part for part in (held_out, training) if len(part)], ignore_index=True)
+    held_out = pd.DataFrame(history, columns=["frames", *TRAINING_CURVES.values()])
+    training = pd.DataFrame({column: scalars[tag] for tag, column in TRAINING_CURVES.items()})
+    parts = [
+        held_out.assign(levels="held_out", measured=EVALUATION),
+        training.rename_axis("frames")
+        .reset_index()
+        .assign(levels="training", measured=WHILE_TRAINING),
+    ]
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
@@ -157,9 +163,7 @@ def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
     return found
 
 
-def hours(run: Path) -> float:
-    """Return how long a run took, without the time it stood still."""
-    name = "time/steps_per_second"
-    speeds = read_scalars(run, [name])[name]
+def hours(speeds: pd.Series) -> float:
+    """Return how long a run took, of its frames a second by frames: without standing still."""
     frames = np.diff(speeds.index.to_numpy(float), prepend=0)
     return float((frames / speeds.to_numpy()).sum() / 3600)

@@ -10,6 +10,9 @@ from comparing.statistics import FEW, spread_known_within
 from comparing.summary import ALL_GAMES
 from comparing.tables import EVALUATION, Collected
 
+ALIKE = 1.05
+"""Architectures whose sizes are within this factor are of one size."""
+
 AXES = ("game", "architecture", "architecture_options", "seed")
 
 
@@ -38,10 +41,8 @@ def what_was_compared(found: Collected) -> Iterator[str]:
         f"{status[name].nunique()} {label}{'' if status[name].nunique() == 1 else 's'}"
         for name, label in (("game", "game"), ("architecture", "architecture"), ("seed", "seed"))
     )
-    yield (
-        f"{axes}: {int(status['finished'].sum())} of {len(status)} runs finished "
-        f"({found.frames:,} frames)"
-    )
+    done = int(status["finished"].sum())
+    yield f"{axes}: {done} of {len(status)} runs finished ({found.frames:,} frames)"
     for _, run in status[~status["finished"]].iterrows():
         yield (
             f"  not yet: {run['game']} {run['architecture']} seed {run['seed']}, "
@@ -148,9 +149,10 @@ def scores(found: Collected, summary: pd.DataFrame, aggregates: pd.DataFrame) ->
 def pair(rows: pd.DataFrame, margin: float) -> Iterator[str]:
     """Give the differences of two architectures."""
     one, other = rows[["one", "other"]].iloc[0]
+    yield f"\n{one} minus {other}"
     yield (
-        f"\n{one} minus {other}: normalised scores, paired by seed; "
-        "mean [95 % t-interval over seeds]"
+        "Normalised scores, paired by seed; mean [95 % t-interval over seeds]; [95 % interval over "
+        "levels, of\nthese very agents]; P(higher): a run of the first exceeds one of the second"
     )
     yield _table(
         {
@@ -158,8 +160,8 @@ def pair(rows: pd.DataFrame, margin: float) -> Iterator[str]:
             "levels": row["measure"].replace("_", "-"),
             "seeds": row["seeds"],
             "difference": _interval(row, "difference", 3, sign="+"),
-            "of these agents, over levels": _ends(row, "of_these_agents"),
-            f"P({one} higher)": f"{row['improvement']:.2f}",
+            "these agents": _ends(row, "of_these_agents"),
+            "P(higher)": f"{row['improvement']:.2f}",
             f"verdict (margin {margin:g})": row["verdict"],
         }
         for _, row in rows.iterrows()
@@ -169,15 +171,15 @@ def pair(rows: pd.DataFrame, margin: float) -> Iterator[str]:
 def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str]:
     """Say what cannot be said yet."""
     yield "\nWhat this does not yet allow to say"
-    lines = []
+    lines: list[str] = []
     held_out = pairs[pairs["measure"] == "held_out"]
     for _, row in held_out.iterrows():
-        lines += _undecided(row, margin)
+        lines.extend(_undecided(row, margin))
     missing = found.status[~found.status["finished"]]
     if len(missing):
-        lines.append(f"{len(missing)} runs are not finished and count in no final score.")
+        lines.append(f"Runs that are not finished ({len(missing)}) count in no final score.")
     if not len(held_out):
-        lines.append("No two architectures have finished runs of one game and seed to compare.")
+        lines.append("Any difference: no two architectures have finished a game with one seed.")
     fewest = held_out["seeds"].min() if len(held_out) else 0
     if len(held_out) and fewest < FEW and (held_out["game"] == ALL_GAMES).any():
         lines.append(
@@ -191,6 +193,12 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
         )
     if held_out["game"].nunique() > 1:
         lines.append("These games only: the intervals over games are no claim about other games.")
+    sizes = found.status.groupby("architecture", sort=False)["parameters"].max()
+    if sizes.max() > ALIKE * sizes.min():
+        lines.append(
+            f"What size does: {sizes.idxmax()} has {sizes.max() / sizes.min():.1f} times the "
+            f"weights of {sizes.idxmin()} (impala-matched has as many as the bilinear network)."
+        )
     modes = {run.options.levels for run in found.runs}
     seen = " or ".join(f"{count} training levels" if count else "all levels" for count in modes)
     lines.append(
@@ -201,33 +209,33 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
 
 
 def _undecided(row: pd.Series, margin: float) -> Iterator[str]:
+    """Say what a pair's seeds leave open in a game."""
     where = "Over all games" if row["game"] == ALL_GAMES else f"In {row['game']}"
     names = f"{row['one']} and {row['other']}"
+    low, high = row["difference_low"], row["difference_high"]
     if row["seeds"] < 2:
-        yield (
-            f"{where}: anything about {names}. One seed each compares two agents, not two "
-            "architectures."
-        )
+        yield f"{where}: anything of {names}. One seed each compares two agents, no architectures."
+    elif np.isnan(low):
+        yield f"{where}: anything of {names}. Seeds of the same score show no spread to judge by."
     elif row["verdict"] == "undecided":
-        low, high = row["difference_low"], row["difference_high"]
         yield (
-            f"{where}: whether {names} differ, or which is better. With {row['seeds']} seeds "
-            f"every difference from {low:+.3g} to {high:+.3g} fits."
+            f"{where}: whether {names} differ, and which is better. With {row['seeds']} seeds, "
+            f"every difference from {low:+.2g} to {high:+.2g} fits."
         )
-        factors = spread_known_within(row["seeds"])
-        needed = row["seeds_for_margin"]
-        yield (
-            f"{where}: that they are comparable within {margin:g}. "
-            + (f"About {needed:.0f} seeds" if needed == needed else "More than 1,000 seeds")
-            + " would show it if they are and the spread is as measured; the spread itself is "
-            f"known to a factor between {factors[0]:.2g} and {factors[1]:.2g}."
-        )
-        ends = row["of_these_agents_low"], row["of_these_agents_high"]
-        if ends[0] > 0 or ends[1] < 0:
+        needed, (least, most) = row["seeds_for_margin"], spread_known_within(row["seeds"])
+        seeds = "more than 1,000" if np.isnan(needed) else f"about {needed:.0f}"
+        if not needed <= row["seeds"]:
             yield (
-                f"{where}: the agents at hand do differ on such levels ({ends[0]:+.3g} to "
-                f"{ends[1]:+.3g}); that others trained alike would, is what seeds must show."
+                f"{where}: that they are comparable within {margin:g}. If they are, it takes "
+                f"{seeds} seeds to show it at the spread measured, which may be {least:.2g} to "
+                f"{most:.2g} times as large."
             )
+    ends = row["of_these_agents_low"], row["of_these_agents_high"]
+    if row["verdict"].startswith(("undecided", "one seed")) and (ends[0] > 0 or ends[1] < 0):
+        yield (
+            f"{where}: that the architectures differ, though these very agents do on such levels "
+            f"({ends[0]:+.2g} to {ends[1]:+.2g}): others, trained alike, need not."
+        )
 
 
 def _by_pair(pairs: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:

@@ -112,23 +112,28 @@ class FastPPO(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        for n_steps in range(n_rollout_steps):
+        n_steps = 0
+        while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = to_device(self._last_obs, self.device)
             with torch.no_grad(), self.running.of(self.policy):
                 chosen, values, log_probs = self.policy(obs_tensor)
             actions = chosen.cpu().numpy()
-            new_obs, rewards, dones, infos = env.step(self._within_bounds(actions))
+            clipped_actions = self._within_bounds(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
+            n_steps += 1
             self._add_values_beyond_time_limits(rewards, dones, infos)
+            if isinstance(self.action_space, spaces.Discrete):
+                actions = actions.reshape(-1, 1)
             rollout_buffer.add(
                 obs_tensor if on_device else self._last_obs,
-                chosen if on_device else actions.reshape(env.num_envs, -1),
+                chosen if on_device else actions,
                 rewards,
                 self._last_episode_starts,
                 values,

@@ -7,11 +7,15 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents import AgentPolicy, DeviceRolloutBuffer, FastPPO
+from agents.running import to_device
 from envs import ProcgenVecEnv
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 SPACES = {
     "image": spaces.Box(0, 255, (3, 6, 5), np.uint8),
@@ -70,6 +74,7 @@ def assert_same(one, two):
         torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-5, msg=name)
 
 
+SMALL = {"channels": (8, 8), "blocks": (1, 1)}
 PPO_SETTINGS = {"n_steps": 16, "n_epochs": 2, "ent_coef": 0.01, "clip_range_vf": 0.2}
 
 
@@ -107,7 +112,7 @@ def test_same_weights_as_stock_ppo(seen, acts, num_envs, changes):
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize(("num_envs", "architecture"), [(1, "impala"), (4, "bimpala-compact")])
 def test_same_weights_on_procgen(num_envs, architecture, normalised):
-    changes = {"channels": (8, 8), "blocks": (1, 1)} if architecture == "impala" else {}
+    changes = SMALL if architecture == "impala" else {}
     arguments = {
         **PPO_SETTINGS,
         "policy": AgentPolicy,
@@ -142,13 +147,106 @@ def test_arguments_that_cannot_be_are_refused():
         FastPPO("MultiInputPolicy", several, rollout_buffer_class=None)
 
 
+class Locals(BaseCallback):
+    """Keeps the arrays and numbers among a rollout's local variables, as callbacks find them."""
+
+    def __init__(self, steps=10**9):
+        super().__init__()
+        self.seen, self.steps = [], steps
+
+    def _on_step(self):
+        self.seen.append(self.kept())
+        return len(self.seen) < self.steps
+
+    def _on_rollout_end(self):
+        self.seen.append(self.kept())
+
+    def kept(self):
+        arrays = (np.ndarray, torch.Tensor, int)
+        return {k: copy.copy(v) for k, v in self.locals.items() if isinstance(v, arrays)}
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch")
+@pytest.mark.parametrize("kind", [DeviceRolloutBuffer, None])
+@pytest.mark.parametrize(
+    ("acts", "changes"),
+    [("discrete", {}), ("continuous", {}), ("continuous", {"squash_output": True})],
+    ids=["discrete", "clipped", "unscaled"],
+)
+def test_callbacks_find_what_they_find_in_stock_ppo(acts, changes, kind):
+    """Actions as given to the environment too; a callback may end the rollout."""
+    kwargs = {"log_std_init": 1.0, **changes} if acts == "continuous" else {}
+    seen = []
+    for algorithm in (PPO, FastPPO):
+        torch.manual_seed(0)
+        model = algorithm(
+            "MlpPolicy",
+            noise(SPACES["floats"], ACTIONS[acts], 2),
+            n_steps=6,
+            batch_size=12,
+            use_sde="squash_output" in changes,
+            policy_kwargs=kwargs,
+            rollout_buffer_class=kind if algorithm is FastPPO else None,
+            seed=3,
+            device="cpu",
+        )
+        model.set_logger(Logger(None, []))
+        whole, ended = Locals(), Locals(steps=3)
+        model.learn(12, callback=whole)
+        model.learn(12, callback=ended)
+        assert len(ended.seen) == 3
+        seen.append(whole.seen + ended.seen)
+    for stock, fast in zip(*seen, strict=True):
+        assert "clipped_actions" in stock
+        for name in stock.keys() - {"idx", "terminal_obs", "terminal_value"}:  # of a loop there
+            np.testing.assert_allclose(fast[name], stock[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_callbacks_see_the_policy_in_full_precision():
+    """They may evaluate, save and change it: only the rollout's own passes are in bfloat16."""
+
+    class Compare(BaseCallback):
+        outputs = ()
+
+        def _on_rollout_start(self):
+            self.check()
+
+        def _on_step(self):
+            self.check()
+            return True
+
+        def _on_rollout_end(self):
+            self.check()
+
+        def check(self):
+            body = self.model.policy.features_extractor
+            assert "forward" not in vars(body)
+            with torch.no_grad():
+                features = body(torch.full((2, 3, 64, 64), 0.5))
+            assert not torch.equal(features, features.bfloat16().float())
+            self.outputs = (*self.outputs, features)
+
+    arguments = {"architecture": "impala", "architecture_kwargs": SMALL}
+    env = ProcgenVecEnv("coinrun", 2, num_levels=10)
+    model = FastPPO(
+        AgentPolicy,
+        env,
+        n_steps=3,
+        batch_size=6,
+        precision="bfloat16",
+        policy_kwargs=arguments,
+        device="cpu",
+    )
+    callback = Compare()
+    model.set_logger(Logger(None, []))
+    model.learn(6, callback=callback)
+    assert len(callback.outputs) == 5
+
+
 def test_bfloat16_body_is_near_and_gone_afterwards():
     """In one precision the first ratios are 1; heads, weights and later use are float32."""
     arguments = {**PPO_SETTINGS, "policy": AgentPolicy, "batch_size": 16, "n_epochs": 1}
-    arguments["policy_kwargs"] = {
-        "architecture": "impala",
-        "architecture_kwargs": {"channels": (8, 8), "blocks": (1, 1)},
-    }
+    arguments["policy_kwargs"] = {"architecture": "impala", "architecture_kwargs": SMALL}
     weights, values = [], []
     for precision in ("float32", "bfloat16"):
         env = ProcgenVecEnv("coinrun", 2, num_levels=10)
@@ -190,3 +288,89 @@ def test_saved_and_loaded(tmp_path):
     assert isinstance(loaded.rollout_buffer, DeviceRolloutBuffer)
     assert_same(model, loaded)
     loaded.learn(1)
+
+
+@pytest.mark.slow
+def test_compiled_body_has_the_same_weights_and_is_not_saved(tmp_path):
+    """A minute of compiling; parts of two sizes, so that it compiles more than once."""
+    arguments = {**PPO_SETTINGS, "batch_size": 16, "micro_batch_size": 12, "policy": AgentPolicy}
+    arguments["policy_kwargs"] = {"architecture": "bimpala-small"}
+    plain, compiled = (
+        learned(FastPPO, ProcgenVecEnv("coinrun", 2, num_levels=10), compile=on, **arguments)
+        for on in (False, True)
+    )
+    assert compiled.running._compiled and not plain.running._compiled
+    assert_same(plain, compiled)
+    compiled.save(tmp_path / "model.zip")
+    loaded = FastPPO.load(tmp_path / "model.zip", device="cpu")
+    assert loaded.compile and not loaded.running._compiled
+    assert_same(plain, loaded)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_arrays_go_to_the_device_as_they_lie_in_memory(device):
+    images = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3).transpose(0, 3, 1, 2)
+    expected = images.copy()
+    tensor = to_device(images, torch.device(device))
+    assert tensor.device.type == device and tensor.dtype == torch.uint8
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    if device == "cuda":
+        images[:] = 0  # whoever gave it may use it again
+    np.testing.assert_array_equal(tensor.cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "compiled"),
+    [
+        ("cpu", "bfloat16", False),
+        *(
+            pytest.param("cuda", precision, compiled, marks=needs_cuda)
+            for precision in ("float32", "tf32", "bfloat16")
+            for compiled in (False, True)
+        ),
+    ],
+)
+def test_every_way_is_near_float32_on_the_processor(device, precision, compiled):
+    settings = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.manual_seed(0)
+    model = FastPPO(
+        AgentPolicy,
+        ProcgenVecEnv("coinrun", 2, num_levels=10),
+        batch_size=16,
+        micro_batch_size=5,
+        n_steps=16,
+        n_epochs=2,
+        policy_kwargs={"architecture": "bimpala-small"},
+        precision=precision,
+        compile=compiled,
+        device=device,
+        seed=3,
+    )
+    model.set_logger(Logger(None, []))
+    plain = FastPPO(AgentPolicy, model.env, policy_kwargs=model.policy_kwargs, device="cpu")
+    plain.policy.load_state_dict(model.policy.state_dict())
+    _, callback = model._setup_learn(32, None)
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, 16)
+    buffer, gradients = model.rollout_buffer, []
+    seen = torch.as_tensor(buffer.observations[3].copy())
+    with torch.no_grad():
+        values = plain.policy.predict_values(seen).flatten()
+    np.testing.assert_allclose(buffer.values[3], values, rtol=0.02, atol=0.02)
+    batch = next(buffer.get(16))
+    for each in (plain, model):
+        each._zero_gradients()
+        each.policy.set_training_mode(True)
+        with each.running.of(each.policy):
+            each._accumulate(
+                batch._replace(**{k: v.to(each.device) for k, v in batch._asdict().items()}),
+                0.2,
+                None,
+            )
+        gradients.append(torch.cat([w.grad.flatten().cpu() for w in each.policy.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[0].norm()
+    model.train()
+    assert all(w.isfinite().all() and w.device.type == device for w in model.policy.parameters())
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == settings

@@ -68,6 +68,8 @@ class FastPPO(PPO):
             observations of several parts.
     """
 
+    _last_obs: Any  # an array: Dict observations are refused
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -112,7 +114,7 @@ class FastPPO(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        n_steps = 0
+        n_steps, new_obs = 0, self._last_obs
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
@@ -131,14 +133,9 @@ class FastPPO(PPO):
             self._add_values_beyond_time_limits(rewards, dones, infos)
             if isinstance(self.action_space, spaces.Discrete):
                 actions = actions.reshape(-1, 1)
-            rollout_buffer.add(
-                obs_tensor if on_device else self._last_obs,
-                chosen if on_device else actions,
-                rewards,
-                self._last_episode_starts,
-                values,
-                log_probs,
-            )
+            seen: Any = obs_tensor if on_device else self._last_obs
+            done: Any = chosen if on_device else actions
+            rollout_buffer.add(seen, done, rewards, self._last_episode_starts, values, log_probs)
             self._last_obs, self._last_episode_starts = new_obs, dones
         with torch.no_grad(), self.running.of(self.policy):
             values = self.policy.predict_values(to_device(new_obs, self.device))

@@ -148,7 +148,11 @@ class BilinearConv2d(nn.Module):
             hidden = left(x) * right(x)
         elif _faster_as_one(x, left):
             weight = torch.cat([left.weight, right.weight])
-            bias = None if left.bias is None else torch.cat([left.bias, right.bias])
+            bias = (
+                None
+                if left.bias is None or right.bias is None
+                else torch.cat([left.bias, right.bias])
+            )
             one, two = _convolve(x, weight, bias, left).chunk(2, 1)
             hidden = one * two
         else:  # hooks on left and right are not called either

@@ -110,13 +110,13 @@ def halves(name: str, model: FastPPO, make: Callable[[int], ProcgenVecEnv]) -> C
     whole = make(model.n_envs)
     parts = [make(model.n_envs // 2) for _ in range(2)]
 
-    def act(seen: np.ndarray) -> np.ndarray:
+    def act(seen: Any) -> np.ndarray:
         with torch.no_grad(), model.running.of(model.policy):
             actions, *_ = model.policy(fast_ppo.to_device(seen, model.device))
         return actions.cpu().numpy()
 
     def in_turn() -> None:
-        seen = whole.observe()
+        seen: Any = whole.observe()
         for _ in range(STEPS):
             seen, *_ = whole.step(act(seen))
 

@@ -107,7 +107,7 @@ def _one_by_one(architecture: str) -> Iterator[Comparison]:
 
 def _bfloat16() -> bool:
     """Whether the processor has bfloat16 in hardware: elsewhere it is some 13 times slower."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

@@ -203,7 +203,8 @@ class FastPPO(PPO):
     def _zero_gradients(self) -> None:
         """Begin a gradient, which is added up in memory of its own where CUDA graphs run.
 
-        Otherwise the first part's would stay where the graph wrote it, for the second to overwrite.
+        Otherwise the first part's would stay where the graph wrote it, for the second to overwrite
+        (PyTorch's issue 169545).
         """
         graphs = self.compile and self.device.type == "cuda"
         if graphs:

@@ -52,16 +52,19 @@ class Running:
             policy: whose bodies.
             compiled: False for samples whose number changes from call to call.
         """
-        found = {getattr(policy, name, None) for name in BODIES}
+        found = dict.fromkeys(getattr(policy, name, None) for name in BODIES)
         bodies = [body for body in found if body is not None]
-        with self._products():
-            for body in bodies:
-                body.forward = self._forward(body, compiled and self.compiled)
-            try:
-                yield
-            finally:
+        before = [vars(body).get("forward") for body in bodies]
+        try:
+            with self._products():
                 for body in bodies:
-                    del body.forward  # the class's own again
+                    body.forward = self._forward(body, compiled and self.compiled)
+                yield
+        finally:
+            for body, own in zip(bodies, before, strict=True):
+                vars(body).pop("forward", None)
+                if own is not None:
+                    body.forward = own
 
     def _forward(self, body: nn.Module, compiled: bool) -> Forward:
         forward = self._compile(body) if compiled else body.forward

@@ -243,6 +243,23 @@ def test_callbacks_see_the_policy_in_full_precision():
     assert len(callback.outputs) == 5
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_the_policy_is_as_it_was_after_an_error(own):
+    env = noise(SPACES["floats"], ACTIONS["discrete"], 1)
+    model = FastPPO("MlpPolicy", env, precision="bfloat16", device="cpu")
+    body = model.policy.features_extractor
+    names = list(model.policy.state_dict())
+    if own:
+        body.forward = lambda observations: observations.flatten(1) * 2
+    given, before = torch.full((1, 4), 1 + 2**-12), vars(body).get("forward")
+    with pytest.raises(RuntimeError, match="inside"), model.running.of(model.policy):
+        assert vars(body)["forward"] is not before
+        assert list(model.policy.state_dict()) == names
+        raise RuntimeError("inside")
+    assert vars(body).get("forward") is before
+    assert torch.equal(body(given), given * (2 if own else 1))
+
+
 def test_bfloat16_body_is_near_and_gone_afterwards():
     """In one precision the first ratios are 1; heads, weights and later use are float32."""
     arguments = {**PPO_SETTINGS, "policy": AgentPolicy, "batch_size": 16, "n_epochs": 1}

@@ -6,7 +6,7 @@ gym), and nothing else.
 """
 
 from envs.fields import vector_field
-from envs.games import GAMES, LAST_LEVEL, NUM_ACTIONS
+from envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
 from envs.grid import Cell
 from envs.heist import Heist
 from envs.heist_things import Colour, Item
@@ -57,10 +57,10 @@ __all__ = [
     "EVALUATION",
     "FITTING",
     "GAMES",
-    "LAST_LEVEL",
     "MEASURES",
     "MOVE_OF_ACTION",
     "NUM_ACTIONS",
+    "NUM_LEVELS",
     "STEP_OF_MOVE",
     "TRAINING",
     "Cell",

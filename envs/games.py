@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 NUM_ACTIONS = 15
-LAST_LEVEL = 2**31 - 1
-"""Level seeds are 0 <= seed < LAST_LEVEL."""
+NUM_LEVELS = 2**31 - 1
+"""How many levels a game can generate: their seeds are 0 to `NUM_LEVELS - 1`."""
 
 _PLAIN = ("easy", "hard")
 GAMES: dict[str, tuple[str, ...]] = {
@@ -61,9 +61,16 @@ def is_whole(value: object) -> bool:
 
 def check_level_seed(seed: int) -> int:
     """Return the seed as Python's int; raise ValueError unless it is one of a level."""
-    if not is_whole(seed) or not 0 <= seed < LAST_LEVEL:
-        raise ValueError(f"level seeds are 0..{LAST_LEVEL - 1}, got {seed!r}")
+    if not is_whole(seed) or not 0 <= seed < NUM_LEVELS:
+        raise ValueError(f"level seeds are 0..{NUM_LEVELS - 1}, got {seed!r}")
     return int(seed)
+
+
+def check_background(env_name: str, index: int) -> int:
+    """Return a picture's index as Python's int; raise ValueError unless the game has it."""
+    if not is_whole(index) or not 0 <= index < BACKGROUNDS[env_name]:
+        raise ValueError(f"backgrounds are 0..{BACKGROUNDS[env_name] - 1}, got {index!r}")
+    return int(index)
 
 
 def check_game(env_name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,16 +24,49 @@ class Cell(NamedTuple):
     column: int
 
 
+def square_grid(
+    grid: Int32[np.ndarray, "rows columns"], game: str, names: Mapping[int, str]
+) -> Grid:
+    """Return a copy of a grid that a maze or heist may be made of, of the simulator's integers.
+
+    Args:
+        grid: what was given.
+        game: what it is to be, for the messages.
+        names: the codes that it may hold, each with its name.
+
+    Raises:
+        ValueError: it is not square, too small or large, or holds something else.
+    """
+    grid = np.array(grid)
+    size = grid.shape[0] if grid.ndim else 0
+    if grid.shape != (size, size) or not SMALLEST_WORLD <= size <= LARGEST_WORLD:
+        raise ValueError(
+            f"a {game} is square, {SMALLEST_WORLD} to {LARGEST_WORLD} cells a side; "
+            f"got shape {grid.shape}"
+        )
+    if grid.dtype.kind not in "iu" or not np.isin(grid, list(names)).all():
+        raise ValueError(
+            f"a grid holds {', '.join(f'{code} ({name})' for code, name in names.items())}; "
+            f"got {np.unique(grid).tolist()} of {grid.dtype}"
+        )
+    return grid.astype("<i4")
+
+
 def cells_of(mask: Bool[np.ndarray, "rows columns"]) -> tuple[Cell, ...]:
     """Return the cells that are set, by row and column."""
     rows, columns = np.nonzero(mask)
     return tuple(map(Cell, rows.tolist(), columns.tolist()))
 
 
-def check_inside(grid: Grid, cell: Cell) -> None:
-    """Raise ValueError, naming the cell, unless it is a `Cell` of the grid."""
+def check_cell(cell: Cell) -> None:
+    """Raise ValueError unless it is a `Cell` of whole numbers; a bare pair is none."""
     if not isinstance(cell, Cell) or not all(isinstance(i, int | np.integer) for i in cell):
         raise ValueError(f"a position is a Cell(row, column), got {cell!r}")
+
+
+def check_inside(grid: Grid, cell: Cell) -> None:
+    """Raise ValueError, naming the cell, unless it is a `Cell` of the grid."""
+    check_cell(cell)
     rows, columns = grid.shape
     if not (0 <= cell.row < rows and 0 <= cell.column < columns):
         raise ValueError(f"{cell} is outside of the {rows}x{columns} world")

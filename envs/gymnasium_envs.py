@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from envs.episodes import Ended, Episodes
-from envs.games import GAMES, LAST_LEVEL, NUM_ACTIONS
+from envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
 from envs.schedule import Order, Situation
 
 _OBSERVATIONS = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -102,7 +102,7 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
         """Begin another episode, and return its first observation; no options are known."""
         super().reset(seed=seed)
         if seed is not None or not self._reset_once:
-            self._episodes.restart(int(self.np_random.integers(LAST_LEVEL)))
+            self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)))
         elif not self._over:  # at an end, the simulator goes on to the next level by itself
             self._episodes.restart()
         self._over, self._reset_once = False, True
@@ -209,7 +209,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
             raise ValueError("environments reset themselves when an episode ends: no reset_mask")
         super().reset(seed=seed)
         restart = seed is not None or not self._reset_once
-        self._episodes.restart(int(self.np_random.integers(LAST_LEVEL)) if restart else None)
+        self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)) if restart else None)
         self._reset_once = True
         self._last = self._episodes.images()
         return self._last, self._infos()

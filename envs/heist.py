@@ -9,15 +9,8 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from envs.games import BACKGROUNDS, LAST_LEVEL, MODE_CODES, check_level_seed, check_mode
-from envs.grid import (
-    LARGEST_WORLD,
-    SMALLEST_WORLD,
-    Cell,
-    Grid,
-    cells_of,
-    check_inside,
-)
+from envs.games import MODE_CODES, NUM_LEVELS, check_background, check_level_seed, check_mode
+from envs.grid import Cell, Grid, cells_of, check_inside, square_grid
 from envs.heist_things import (
     GEM,
     ICON,
@@ -78,6 +71,9 @@ class Heist(Value):
     def from_bytes(cls, raw: bytes) -> Heist:
         """Read a state of the simulator; grid and entities are not copied.
 
+        Only what a heist names is looked at. It can be drawn whatever else the bytes say; before it
+        is played, `validate_state` looks at the rest.
+
         Raises:
             ValueError: the bytes are malformed, or not of a heist.
         """
@@ -102,7 +98,7 @@ class Heist(Value):
             ImportError: the simulator cannot be loaded.
         """
         state = parse(level_state(check_level_seed(seed), mode))
-        everywhere = state.options._replace(level_seed_low=0, level_seed_high=LAST_LEVEL)
+        everywhere = state.options._replace(level_seed_low=0, level_seed_high=NUM_LEVELS)
         return cls.from_bytes(state._replace(options=everywhere).to_bytes())
 
     @classmethod
@@ -135,20 +131,9 @@ class Heist(Value):
             ImportError: the simulator, which supplies what is not said here, cannot be loaded.
         """
         check_mode("heist", mode)
-        grid = np.array(grid)
-        size = grid.shape[0] if grid.ndim else 0
-        if grid.shape != (size, size) or not SMALLEST_WORLD <= size <= LARGEST_WORLD:
-            raise ValueError(
-                f"a heist is square, {SMALLEST_WORLD} to {LARGEST_WORLD} cells a side; "
-                f"got shape {grid.shape}"
-            )
-        if grid.dtype.kind not in "iu" or not np.isin(grid, (WALL, SPACE)).all():
-            raise ValueError(
-                f"a grid holds {WALL} (wall) and {SPACE} (space); "
-                f"got {np.unique(grid).tolist()} of {grid.dtype}"
-            )
+        grid = square_grid(grid, "heist", {WALL: "wall", SPACE: "space"})
         alone = np.frombuffer(pattern(PLAYER, 0), ENTITY)
-        heist = cls(grid.astype("<i4"), alone, (), 0, mode)
+        heist = cls(grid, alone, (), 0, mode)
         heist = heist.with_agent(agent).with_background(background)
         heist = heist.with_gem(*([gem] if isinstance(gem, Cell) else gem))
         for colour, cell in (keys or {}).items():
@@ -275,9 +260,7 @@ class Heist(Value):
 
     def with_background(self, index: int) -> Heist:
         """Draw the floor with this picture, 0..8."""
-        if index not in range(BACKGROUNDS["heist"]):
-            raise ValueError(f"backgrounds are 0..{BACKGROUNDS['heist'] - 1}, got {index!r}")
-        return replace(self, background=int(index))
+        return replace(self, background=check_background("heist", index))
 
     def to_bytes(self) -> bytes:
         """Return a state that the simulator accepts.

@@ -77,7 +77,9 @@ def pattern(kind: int, theme: int) -> bytes:
 
 
 def check_heist(state: State) -> HeistTail:
-    """Return the heist's own fields of a state that a `Heist` can be read from.
+    """Return the heist's own fields of a state that can be read as a `Heist`, and drawn.
+
+    This is not all that the simulator needs to play it: see `envs.validation`.
 
     Raises:
         ValueError: the state is of another game, or says what is wrong with the heist.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from envs.games import BACKGROUNDS, LAST_LEVEL, check_level_seed, is_whole
+from envs.games import BACKGROUNDS, NUM_LEVELS, check_level_seed, is_whole
 from envs.grid import Cell
 from envs.state import CHEESE, SPACE, WALL
 
@@ -31,9 +31,9 @@ class Levels:
         if whole:  # numpy's integers would overflow
             object.__setattr__(self, "start", int(self.start))
             object.__setattr__(self, "count", int(self.count))
-        if not (whole and self.start >= 0 and self.count > 0 and self.stop <= LAST_LEVEL):
+        if not (whole and self.start >= 0 and self.count > 0 and self.stop <= NUM_LEVELS):
             raise ValueError(
-                f"levels are a range within 0..{LAST_LEVEL - 1}, "
+                f"levels are a range within 0..{NUM_LEVELS - 1}, "
                 f"got start {self.start!r}, count {self.count!r}"
             )
 
@@ -120,7 +120,7 @@ EVALUATION = Levels(0, 100_000)
 """What agents and edits are scored on."""
 FITTING = Levels(100_000, 100_000)
 """What probes are fitted on."""
-TRAINING = Levels(200_000, LAST_LEVEL - 200_000)
+TRAINING = Levels(200_000, NUM_LEVELS - 200_000)
 """What agents learn from."""
 
 WORLD_SIZE = {"easy": 15, "hard": 25, "memory": 31}

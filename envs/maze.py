@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from envs import levels, simulator, text
-from envs.games import BACKGROUNDS, MODE_CODES, check_level_seed, check_mode
+from envs.files import replacing
+from envs.games import MODE_CODES, check_background, check_level_seed, check_mode
 from envs.grid import (
     LARGEST_WORLD,
-    SMALLEST_WORLD,
     Cell,
     cells_of,
     check_inside,
+    square_grid,
     unreachable,
 )
 from envs.state import CHEESE, SPACE, WALL, State, parse
@@ -64,6 +65,9 @@ class Maze(Value):
     @classmethod
     def from_bytes(cls, raw: bytes) -> Maze:
         """Read a state of the simulator (about 15 microseconds; the grid is not copied).
+
+        Only what a maze names is looked at. It can be drawn whatever else the bytes say; before it
+        is played, `validate_state` looks at the rest.
 
         Raises:
             ValueError: the bytes are malformed, or not of a maze.
@@ -130,23 +134,13 @@ class Maze(Value):
             ValueError: says which argument or cell is not accepted.
         """
         check_mode("maze", mode)
-        grid = np.array(grid)
-        size = grid.shape[0] if grid.ndim else 0
-        if grid.shape != (size, size) or not SMALLEST_WORLD <= size <= LARGEST_WORLD:
-            raise ValueError(
-                f"a maze is square, {SMALLEST_WORLD} to {LARGEST_WORLD} cells a side; "
-                f"got shape {grid.shape}"
-            )
-        if grid.dtype.kind not in "iu" or not np.isin(grid, (WALL, SPACE, CHEESE)).all():
-            raise ValueError(
-                f"a grid holds {WALL} (wall), {SPACE} (space) and {CHEESE} (cheese); "
-                f"got {np.unique(grid).tolist()} of {grid.dtype}"
-            )
+        grid = square_grid(grid, "maze", {WALL: "wall", SPACE: "space", CHEESE: "cheese"})
+        size = len(grid)
         rows, columns = np.nonzero(grid != WALL)
         if not len(rows):
             raise ValueError("the grid has no free cell")
         margin = min(rows.min(), columns.min(), size - 1 - rows.max(), size - 1 - columns.max())
-        maze = cls(grid.astype("<i4"), mouse, "left", 0, mode, int(size - 2 * margin))
+        maze = cls(grid, mouse, "left", 0, mode, int(size - 2 * margin))
         maze = maze.with_mouse(mouse, allow_wall=allow_wall)
         if cheese is not None:
             cells = [cheese] if isinstance(cheese, Cell) else cheese
@@ -292,9 +286,7 @@ class Maze(Value):
 
     def with_background(self, index: int) -> Maze:
         """Draw the floor with this picture, 0..8."""
-        if index not in range(BACKGROUNDS["maze"]):
-            raise ValueError(f"backgrounds are 0..{BACKGROUNDS['maze'] - 1}, got {index!r}")
-        return replace(self, background=int(index))
+        return replace(self, background=check_background("maze", index))
 
     def to_bytes(self) -> bytes:
         """Return a state that the simulator accepts (about 20 microseconds).
@@ -360,10 +352,8 @@ class Maze(Value):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the maze to a text file that `load` reads, and that any editor can change."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_text(), encoding="utf-8")
-        partial.replace(path)
+        with replacing(Path(path)) as partial:
+            partial.write_text(self.to_text(), encoding="utf-8")
 
     def _key(self) -> tuple:
         drawn = (self.mouse, self.facing, self.background, self.mode)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from envs.games import GAMES, MODE_CODES, is_whole
+from envs.grid import check_cell
 from envs.heist import Heist
 from envs.maze import Cell, Maze
 from envs.observation import drawable, observe
@@ -111,8 +112,9 @@ def cell_to_pixels(cell: Cell, shown: Shown, pixels: int = AGENT_PIXELS) -> tupl
         Slices that are empty when the picture does not show the cell.
 
     Raises:
-        ValueError: the cell is outside of the world.
+        ValueError: the cell is no `Cell`, or outside of the world.
     """
+    check_cell(cell)
     part = window(shown)
     if not (0 <= cell.row < part.rows and 0 <= cell.column < part.columns):
         raise ValueError(f"{cell} is outside of the {part.columns}x{part.rows} world")
@@ -125,7 +127,11 @@ def cell_centre(cell: Cell, shown: Shown, pixels: int = AGENT_PIXELS) -> tuple[f
 
     The middle of the first pixel is at 0.5. Cells that are not shown have negative coordinates, or
     such above `pixels`.
+
+    Raises:
+        ValueError: the cell is no `Cell`.
     """
+    check_cell(cell)
     part, scale = window(shown), pixels / window(shown).side
     y = (part.bottom + part.side - cell.row - 0.5) * scale
     return y, (cell.column + 0.5 - part.left) * scale

@@ -28,11 +28,12 @@ def key_route(heist: Heist, goal: Cell | None = None) -> list[Cell]:
     Raises:
         ValueError: there is no way, no gem, or the goal is outside or a wall.
     """
-    goals = set(heist.gem) if goal is None else {goal}
-    if not goals:
+    cells = heist.gem if goal is None else (goal,)
+    if not cells:
         raise ValueError("the heist has no gem; say where to go")
-    for cell in goals:
+    for cell in cells:
         check_free(heist.grid, cell)
+    goals = set(cells)
     keys, locks = _colours(heist.keys), _colours(heist.locks)
     floor = set(cells_of(heist.grid != WALL))
     start = (heist.agent, frozenset(heist.held_keys) | keys.get(heist.agent, set()))

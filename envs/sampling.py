@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
 from envs.games import check_mode, is_whole
-from envs.grid import Cell
+from envs.grid import Cell, check_cell
 from envs.levels import WORLD_SIZE, Level, Levels, generate_maze, maze_dim_of
 from envs.maze import Maze
 from envs.solver import path_divergence, shortest_path
@@ -24,7 +24,12 @@ class Region(NamedTuple):
     corner: Corner = "top right"
 
     def holds(self, maze: Level | Maze, cell: Cell) -> bool:
-        """Return whether a cell of a maze lies in it."""
+        """Return whether a cell of a maze lies in it.
+
+        Raises:
+            ValueError: it is no `Cell`.
+        """
+        check_cell(cell)
         last = maze.margin + maze.maze_dim - 1
         down = last - cell.row if "top" in self.corner else cell.row - maze.margin
         across = last - cell.column if "right" in self.corner else cell.column - maze.margin

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from envs.games import LAST_LEVEL, NUM_ACTIONS, check_game, check_mode, is_whole
+from envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
 from envs.validation import validate_state
 
 _STATE_BUFFER_BYTES = 2**24
@@ -69,11 +69,15 @@ class Frame(NamedTuple):
 class Simulator:
     """Copies of one game, stepped together.
 
+    Its threads do not come along when the process is forked: a child that uses what its parent made
+    waits for ever, or dies. Make simulators in the process that uses them, and start processes by
+    "spawn" or "forkserver", or make the parent's with `num_threads=0`.
+
     Args:
         env_name: one of `GAMES`.
         num_envs: number of copies.
         mode: distribution mode, one of `GAMES[env_name]`.
-        num_levels: number of levels; 0 takes all from `start_level` up to `LAST_LEVEL`.
+        num_levels: number of levels; 0 takes all from `start_level` on.
         start_level: seed of the first level.
         seed: seed of the sequence of levels.
         num_threads: the simulator's threads; 0 steps in the caller's.
@@ -112,8 +116,8 @@ class Simulator:
         num_envs = _checked("num_envs", num_envs, 1, 2**20)
         num_threads = _checked("num_threads", num_threads, 0, 1024)
         seed = check_seed(seed)
-        start_level = _checked("start_level", start_level, 0, LAST_LEVEL - 1)
-        num_levels = _checked("num_levels", num_levels, 0, LAST_LEVEL - start_level)
+        start_level = _checked("start_level", start_level, 0, NUM_LEVELS - 1)
+        num_levels = _checked("num_levels", num_levels, 0, NUM_LEVELS - start_level)
         if unknown := set(options) - set(self.OPTIONS):
             raise ValueError(f"unknown options {sorted(unknown)}; accepted: {list(self.OPTIONS)}")
         for name, value in options.items():
@@ -127,7 +131,7 @@ class Simulator:
                 env_name=env_name,
                 distribution_mode=mode,
                 # The simulator ignores start_level when num_levels is 0.
-                num_levels=num_levels or (LAST_LEVEL - start_level),
+                num_levels=num_levels or (NUM_LEVELS - start_level),
                 start_level=start_level,
                 rand_seed=seed,
                 num_threads=num_threads,
@@ -250,7 +254,7 @@ def template_state(env_name: str, mode: str) -> bytes:
 
 def check_seed(seed: int) -> int:
     """Return the seed of a sequence of levels as Python's int, or raise ValueError."""
-    return _checked("seed", seed, 0, LAST_LEVEL)
+    return _checked("seed", seed, 0, 2**31 - 1)
 
 
 def _checked(name: str, value: int, low: int, high: int) -> int:

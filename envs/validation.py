@@ -3,6 +3,17 @@
 On bytes it dislikes the simulator ends the whole process, or never returns. `validate_state`
 raises ValueError instead. Limits of numbers are wider than any game's own, so that states may be
 edited, and narrow enough that no step takes seconds; `scripts/fuzz_states.py` tries them.
+
+What is looked at depends on what a state is for:
+
+- to be *played*, by an environment: `validate_state` looks at every byte;
+- to be *read* as a `Maze` or `Heist`, which happens tens of thousands of times a second:
+  `check_maze` and `envs.heist_things.check_heist` look at what such a value names, and no more.
+  It can be drawn safely whatever else the bytes say, since it is drawn with the rest of another
+  state, and that picture is never played on (`envs.observation.drawable`).
+
+So a maze that was read may be refused where it would be played. Every maze that can be played can
+be read; a heist cannot when a thing in it is outside of the world, where no cell is.
 """
 
 from __future__ import annotations
@@ -206,7 +217,9 @@ def _check_common(state: State) -> None:
 
 
 def check_maze(state: State) -> MazeTail:
-    """Return the maze's own fields of a state that is a sound maze.
+    """Return the maze's own fields of a state that can be read as a `Maze`, and drawn.
+
+    This is not all that the simulator needs to play it: see the module.
 
     Raises:
         ValueError: the state is of another game, or says what is wrong with the maze.

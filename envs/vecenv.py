@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
 from envs.episodes import Ended, Episodes, Images
-from envs.games import LAST_LEVEL, NUM_ACTIONS
+from envs.games import NUM_ACTIONS, NUM_LEVELS
 from envs.grid import Cell
 from envs.heist import Heist
 from envs.maze import Maze
@@ -44,6 +44,10 @@ class ProcgenVecEnv(VecEnv):
     - `terminal_observation`: the simulator never shows the frame after the last action, it
       returns the next level's at once. So this is the observation *before* the last action, one
       step earlier than the name says.
+
+    Other processes make environments of their own; start these by "spawn" or "forkserver". In a
+    forked child the simulator's threads are missing, and its parent's environments wait for ever;
+    only with `num_threads=0` do they work there.
 
     Args:
         env_name: one of `GAMES`.
@@ -129,7 +133,7 @@ class ProcgenVecEnv(VecEnv):
             ValueError: the seed is not in 0..2**31 - 1.
         """
         if seed is None:
-            seed = int(np.random.default_rng().integers(LAST_LEVEL))
+            seed = int(np.random.default_rng().integers(NUM_LEVELS))
         return super().seed(check_seed(seed))
 
     def reset(self) -> Observations:

@@ -7,7 +7,6 @@ in any editor; run this again, or let it --watch, to draw it again. Two characte
 ## wall, C cheese (several or none are allowed), M mouse; spaces are free.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from PIL import Image
 from agents import load
 from envs import Maze, human_view, vector_field
 from envs.fields import MovePolicy
+from envs.files import replacing
 from envs.overlays import arrows
 from envs.text_overlays import arrows_text
 from probes.moves import move_probabilities
@@ -64,12 +64,8 @@ def draw(options: Options, policy: MovePolicy | None) -> None:
         field = vector_field(maze, policy)
         view, text = arrows(view, maze, field), arrows_text(maze, field)
     target = options.picture or options.out.with_suffix(".png")
-    partial_file = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        Image.fromarray(view).save(partial_file, "PNG")
-        partial_file.replace(target)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with replacing(target) as unfinished:
+        Image.fromarray(view).save(unfinished, "PNG")
     print(text)
     print(f"{options.out} is drawn as {target}", flush=True)
 

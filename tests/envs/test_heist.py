@@ -352,7 +352,7 @@ def test_what_is_refused():
         Heist.from_seed(-1)
     with pytest.raises(ValueError, match=r"square, 3 to 64 .* got shape \(3, 4\)"):
         Heist.from_array(np.full((3, 4), SPACE), Cell(0, 0))
-    with pytest.raises(ValueError, match=r"51 \(wall\) and 100 \(space\); got \[2\]"):
+    with pytest.raises(ValueError, match=r"51 \(wall\), 100 \(space\); got \[2\]"):
         Heist.from_array(np.full((3, 3), 2), Cell(0, 0))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from envs.games import LAST_LEVEL
+from envs.games import NUM_LEVELS
 from envs.levels import EVALUATION, FITTING, TRAINING, Levels, check_disjoint, generate_maze
 from envs.maze import Maze
 from envs.simulator import Simulator
@@ -32,7 +32,7 @@ def test_generator_agrees_with_the_simulator(mode, start):
 def test_generator_agrees_with_the_simulator_on_many_levels(mode):
     """Random seeds of the whole range, a new level at each step; counts with `pytest -s`."""
     simulator = Simulator(
-        "maze", 100, mode=mode, start_level=0, num_levels=LAST_LEVEL, seed=11, num_threads=0
+        "maze", 100, mode=mode, start_level=0, num_levels=NUM_LEVELS, seed=11, num_threads=0
     )
     seeds = set()
     while len(seeds) < 2000:
@@ -51,7 +51,7 @@ def test_generator_agrees_with_the_simulator_on_many_levels(mode):
 
 
 def test_generator_refuses_what_is_no_level():
-    for seed in (-1, LAST_LEVEL, 3.0, "3", True, None):
+    for seed in (-1, NUM_LEVELS, 3.0, "3", True, None):
         with pytest.raises(ValueError, match=r"level seeds are 0\.\.2147483646"):
             generate_maze(seed)
     with pytest.raises(ValueError, match="easy, hard, memory"):
@@ -61,7 +61,7 @@ def test_generator_refuses_what_is_no_level():
 def test_named_sets_are_disjoint_and_cover_all_levels():
     sets = (EVALUATION, FITTING, TRAINING)
     check_disjoint(sets)
-    assert sum(map(len, sets)) == LAST_LEVEL
+    assert sum(map(len, sets)) == NUM_LEVELS
 
 
 def test_overlap_is_found():
@@ -86,8 +86,8 @@ def test_choosing_levels():
 
 
 def test_numpys_numbers_become_pythons():
-    levels = Levels(np.int32(LAST_LEVEL - 5), np.int32(5))
-    assert levels == Levels(LAST_LEVEL - 5, 5) and type(levels.start) is type(levels.count) is int
+    levels = Levels(np.int32(NUM_LEVELS - 5), np.int32(5))
+    assert levels == Levels(NUM_LEVELS - 5, 5) and type(levels.start) is type(levels.count) is int
     assert type(Maze.from_seed(np.int32(3)).level_seed) is int
     with pytest.raises(ValueError, match=r"1\.5 of 5"):
         levels.first(1.5)
@@ -98,12 +98,12 @@ def test_numpys_numbers_become_pythons():
     [
         (-1, 5),
         (0, 0),
-        (LAST_LEVEL, 1),
+        (NUM_LEVELS, 1),
         (0, 2**31),
         (0.0, 5),
         ("0", 5),
         (True, 5),
-        (np.int32(LAST_LEVEL - 5), np.int32(6)),
+        (np.int32(NUM_LEVELS - 5), np.int32(6)),
     ],
 )
 def test_ranges_outside_are_refused(start, count):

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from envs.contents import CONTENTS
 from envs.games import BACKGROUNDS, GAMES
+from envs.heist import Heist
+from envs.maze import Maze
+from envs.observation import observe
+from envs.render import human_view
 from envs.simulator import Simulator
 from envs.state import Generator, parse
 from envs.tails import FIELDS, write_tail
 from envs.validation import validate_state
+from envs.vecenv import ProcgenVecEnv
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +148,59 @@ def altered(good, block, **fields):
 def test_the_message_says_what_is_wrong(good, block, fields, message):
     with pytest.raises(ValueError, match=message):
         validate_state(altered(good, block, **fields), "maze")
+
+
+NOT_NAMED = [
+    ("options", {"level_seed_high": 0}),
+    ("episode", {"is_waiting_for_step": 1}),
+    ("episode", {"reward": float("nan")}),
+    ("view", {"maxspeed": float("inf")}),
+    ("world", {"visibility": 1e9}),
+    ("generator", {"text": b"1 2 3"}),
+    ("entities", {"rx": 1e30}),
+    ("entities", {"vx": float("nan")}),
+]
+
+
+@pytest.mark.parametrize("kind", [Maze, Heist])
+@pytest.mark.parametrize(("block", "fields"), NOT_NAMED)
+def test_a_value_is_drawn_whatever_else_its_bytes_say_and_played_only_when_all_is_sound(
+    kind, block, fields
+):
+    game, sound = kind.__name__.lower(), kind.from_seed(2)
+    state = parse(sound.to_bytes())
+    part = getattr(state, block)
+    if block == "entities":
+        part = part.copy()
+        ((name, value),) = fields.items()
+        part[name][-1] = value
+    else:
+        part = part._replace(**fields)
+    raw = state._replace(**{block: part}).to_bytes()
+    read = kind.from_bytes(raw)
+    assert read.to_bytes() == raw, "nothing is put right silently"
+    seen, view = observe([read]), human_view(read)
+    if block != "entities" or kind is Maze:  # a heist has its own things drawn
+        np.testing.assert_array_equal(seen, observe([sound]))
+        np.testing.assert_array_equal(view, human_view(sound))
+    with pytest.raises(ValueError, match="the state has"):
+        validate_state(raw, game)
+    with pytest.raises(ValueError, match=r"levels\[1\]: the state has"):
+        ProcgenVecEnv(game, 1, levels=[sound, read])
+
+
+def test_what_is_played_can_be_read_except_heists_with_a_thing_outside():
+    for game, kind in (("maze", Maze), ("heist", Heist)):
+        for mode in GAMES[game]:
+            for raw in rollout(game, mode, 40, 8):
+                assert kind.from_bytes(raw).to_bytes() == raw
+    state = parse(Heist.from_seed(2).to_bytes())
+    entities = state.entities.copy()
+    entities["x"][-1] = -3.0
+    raw = state._replace(entities=entities).to_bytes()
+    validate_state(raw, "heist")
+    with pytest.raises(ValueError, match="something outside of the 9x9 world"):
+        Heist.from_bytes(raw)
 
 
 def test_players_and_cells_are_checked(good):

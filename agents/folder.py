@@ -21,7 +21,7 @@ LOCK, HOLDER = ".lock", ".holder.json"
 """In a folder that a process holds: the operating system's lock, and who that is. A killed process
 leaves both, and the lock open."""
 
-_PACKAGES = ("rlbilinear", "torch", "numpy", "stable-baselines3", "procgen", "procgen-mirror")
+_PACKAGES = ("rlbilinear", "numpy", "stable-baselines3", "procgen", "procgen-mirror")
 
 
 @contextmanager
@@ -167,7 +167,12 @@ def provenance() -> dict[str, Any]:
             "cpus": os.cpu_count(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version(), **versions},
+        # torch itself says its build, such as +cu130; its package's metadata may not
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **versions,
+        },
     }
 
 

@@ -20,7 +20,7 @@ class Keeper(BaseCallback):
     """Holds a run's state at the start of the rollout under way, and ends the run when asked.
 
     What is saved at a stop is that state, not the half-done rollout or update: it is exact, and
-    there is nothing to wait for. Copying it takes milliseconds a rollout.
+    there is nothing to wait for. Copying it takes about 50 ms a rollout of 64 environments.
 
     It also ends a run that diverges, at what no healthy one can come to, so that there is nothing
     to tune: numbers that are not finite, and expected returns beyond what the clipped rewards

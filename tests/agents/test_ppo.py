@@ -23,7 +23,8 @@ def tiny(out, **changes):
     options = {
         "out": out,
         "game": "coinrun",
-        "architecture": "impala-compact",
+        "architecture": "impala-small",
+        "architecture_options": '{"channels": [4, 4], "features": 16}',
         "num_envs": 4,
         "num_steps": 16,
         "minibatches": 2,
@@ -128,7 +129,7 @@ def test_prolonged_run_ends_in_the_same_bytes(tmp_path):
 
 
 def test_agents_along_training_are_kept(tmp_path):
-    options = tiny(tmp_path / "run", frames=5 * 64, architecture="impala-small")
+    options = tiny(tmp_path / "run", frames=5 * 64)
     trained = train(options)
     kept = sorted((tmp_path / "run" / "trajectory").iterdir())
     assert [int(folder.name) // 64 for folder in kept] == [0, 1, 2, 4]
@@ -136,7 +137,9 @@ def test_agents_along_training_are_kept(tmp_path):
         f"{5 * 64:012d}"
     ]
     along = [weights_of(agents.load(folder, device="cpu").policy) for folder in kept]
-    untrained = weights_of(Agent.new("impala-small", seed=options.seed).policy)
+    untrained = weights_of(
+        Agent.new("impala-small", seed=options.seed, **options.architecture_arguments()).policy
+    )
     assert all(torch.equal(w, untrained[name].half().float()) for name, w in along[0].items())
     way = [
         sum((w - weights_of(trained.policy)[name]).norm() for name, w in weights.items())
@@ -146,7 +149,7 @@ def test_agents_along_training_are_kept(tmp_path):
 
 
 def test_run_of_an_older_version_goes_on(tmp_path):
-    options = tiny(tmp_path / "run", frames=64, architecture="impala-small")
+    options = tiny(tmp_path / "run", frames=64, architecture_options="{}")
     train(options)
     file = tmp_path / "run" / "options.json"
     made = json.loads(file.read_text())
@@ -207,7 +210,11 @@ def test_run_goes_on_from_an_edited_agent(tmp_path):
     start = start.with_layer("block1", block, edit="another first block")
     start.save(tmp_path / "start")
     options = tiny(
-        tmp_path / "run", architecture=None, init_from=str(tmp_path / "start"), frames=64
+        tmp_path / "run",
+        architecture=None,
+        architecture_options="{}",
+        init_from=str(tmp_path / "start"),
+        frames=64,
     )
     trained = train(options)
     assert trained.config.game == "coinrun"
@@ -262,7 +269,10 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"architecture_options": "kernel_size=3"}, r"JSON object.*got 'kernel_size=3'"),
         ({"precision": "half"}, "unknown precision 'half'; choose from float32, tf32, bfloat16"),
         ({"device": "tpu9"}, r"no device 'tpu9'.*cuda"),
-        ({"init_from": "nobody", "architecture": None}, r"'nobody' is no folder"),
+        (
+            {"init_from": "nobody", "architecture": None, "architecture_options": "{}"},
+            r"'nobody' is no folder",
+        ),
         ({"minibatches": 7}, "no 7 equal parts"),
         ({"frames": 0}, "frames must be positive"),
     ],

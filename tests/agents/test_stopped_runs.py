@@ -288,7 +288,7 @@ def test_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, whole
 def test_full_disk_leaves_the_last_checkpoint(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=560k", "tmpfs", disk], check=True)
     try:
         options = tiny(disk / "run", frames=10**6)
         run = Started(options)

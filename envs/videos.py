@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from envs.files import replacing
 from envs.heist import Heist
 from envs.maze import Maze
 from envs.render import human_view
@@ -185,12 +186,8 @@ def write_video(path: str | Path, frames: Frames, *, frames_per_second: float = 
         raise ValueError(f"expected a name that ends in {' or '.join(encoders)}, got {path}")
     _check_frames(frames)
     _check_rate(frames_per_second)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{path.suffix.lower()}")
-    try:
-        encoders[path.suffix.lower()](partial, frames, frames_per_second)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        encoders[path.suffix.lower()](unfinished, frames, frames_per_second)
 
 
 def _write_gif(path: Path, frames: Frames, frames_per_second: float) -> None:

@@ -14,8 +14,8 @@ from agents import FastPPO, fast_ppo
 from benchmarks.measure import Comparison, Cost, measure
 from envs import ProcgenVecEnv
 
-STEPS = 40
-"""Steps of all environments in each measurement of the simulator and of halves."""
+PLAYED, COLLECTED = 100, 10
+"""Steps of all environments with which the simulator alone and halves are measured."""
 
 
 class Stopwatch:
@@ -117,23 +117,23 @@ def halves(name: str, model: FastPPO, make: Callable[[int], ProcgenVecEnv]) -> C
 
     def in_turn() -> None:
         seen: Any = whole.observe()
-        for _ in range(STEPS):
+        for _ in range(COLLECTED):
             seen, *_ = whole.step(act(seen))
 
     def overlapped() -> None:
         for part in parts:
             part.step_async(act(part.observe()))
-        for _ in range(STEPS - 1):
+        for _ in range(COLLECTED - 1):
             for part in parts:
                 seen, *_ = part.step_wait()
                 part.step_async(act(seen))
         for part in parts:
             part.step_wait()
 
-    ours, other = measure(overlapped, repeats=3), measure(in_turn, repeats=3)
+    ours, other = measure(overlapped), measure(in_turn)
     for env in (whole, *parts):
         env.close()
-    each = STEPS * model.n_envs
+    each = COLLECTED * model.n_envs
     return Comparison(
         f"{name}, collecting: a half steps while the network works on the other",
         ours._replace(seconds=ours.seconds / each),
@@ -145,7 +145,7 @@ def halves(name: str, model: FastPPO, make: Callable[[int], ProcgenVecEnv]) -> C
 def _simulator_alone(env: ProcgenVecEnv) -> float:
     """Return seconds a step of one environment, of random actions."""
     random = np.random.default_rng(0)
-    actions = random.integers(env.action_space.n, size=(STEPS, env.num_envs))  # type: ignore[attr-defined]
+    actions = random.integers(env.action_space.n, size=(PLAYED, env.num_envs))  # type: ignore[attr-defined]
 
     def play() -> None:
         for each in actions:

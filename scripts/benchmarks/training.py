@@ -65,10 +65,8 @@ STEPS_BETWEEN = (
 PARTS = None if CUDA else CPU_MICRO_BATCH
 """Samples that `FastPPO` takes through the network at once in the update."""
 ON_CPU = (Way(f"+ FastPPO, minibatches in parts of {CPU_MICRO_BATCH}"),)
-BEYOND_ON_CPU = (
-    Way("all that, bfloat16", precision="bfloat16"),
-    Way("all that, compiled", compile=True),
-)
+BFLOAT16 = Way("all that, bfloat16", precision="bfloat16")
+COMPILED = Way("all that, compiled", compile=True)
 ON_CUDA = (
     Way("+ FastPPO, copies pinned"),
     Way("+ TF32", precision="tf32"),
@@ -83,19 +81,20 @@ def compare() -> Iterable[Comparison]:
     """Measure training in steps from stock to ours, its stages, the others, and memory."""
     for name in SHOWN:
         yield from _one_by_one(name)
-    for name in SHOWN:
+        if not CUDA:
+            yield _short(name, COMPILED, OURS)
         yield from _stages(name)
     yield from _fused()
     for name in ARCHITECTURES:
         if name not in SHOWN:
-            yield _short(name)
+            yield _asked(_short(name, OURS, STOCK), 1.0)
     yield _rollout_memory()
 
 
 def _one_by_one(architecture: str) -> Iterator[Comparison]:
     """Switch one choice on after the other; each row is set beside stock PPO."""
     stock, told = _train(STOCK, architecture, ROLLOUT, PUBLISHED.epochs)
-    beyond = () if CUDA else (w for w in BEYOND_ON_CPU if w.precision == "float32" or _bfloat16())
+    beyond = (BFLOAT16,) if not CUDA and _bfloat16() else ()
     for way in (*STEPS_BETWEEN, *(ON_CUDA if CUDA else ON_CPU), *beyond):
         cost, words = _train(way, architecture, ROLLOUT, PUBLISHED.epochs)
         row = Comparison(
@@ -156,16 +155,16 @@ def _forward_and_back(way: Callable[..., Tensor], tensors: list[Tensor]) -> None
     synchronize(DEVICE)
 
 
-def _short(architecture: str) -> Comparison:
-    stock, told = _train(STOCK, architecture, SHORT, 1)
-    ours, words = _train(OURS, architecture, SHORT, 1)
-    row = Comparison(
-        f"{architecture}, minibatch {SHORT}, 1 epoch: all; {words}",
+def _short(architecture: str, way: Way, other: Way) -> Comparison:
+    """Compare two ways, on a smaller minibatch and for one epoch."""
+    theirs, told = _train(other, architecture, SHORT, 1)
+    ours, words = _train(way, architecture, SHORT, 1)
+    return Comparison(
+        f"{architecture}, minibatch {SHORT}, 1 epoch: {way.name}; {words}",
         ours,
-        f"{STOCK.name}; {told}",
-        stock,
+        f"{other.name}; {told}",
+        theirs,
     )
-    return _asked(row, 1.0)
 
 
 def _asked(row: Comparison, times: float) -> Comparison:

@@ -1,8 +1,8 @@
 """What the layers of a network do on a fixed batch, and what their weights say without data.
 
-A bilinear layer multiplies two linear maps of its input, so what is large becomes larger: heavy
-tails of the products are the first sign of a network about to explode. The same numbers of a ReLU
-layer's outputs, and of a gated layer's products, stand beside them.
+A bilinear layer multiplies two linear maps of its input, so what is large becomes larger, and a
+stack of them explodes where a ReLU network would not. Mean squares and tails of the products say
+how near that is; the same numbers of ReLUs, and of gated layers' products, stand beside them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +80,9 @@ def activation_statistics(
     ``activation_mean_square`` is of each layer that has weights (the stream), and inside it of the
     two factors of a product and the product, or of the ReLU's output. Of products and ReLUs also:
     ``activation_peak``, the largest magnitude over the root mean square; ``activation_kurtosis``,
-    the mean fourth power over the squared mean square (3 for a Gaussian of mean 0), and
-    ``activation_dead_channels``, the share of channels that are `DEAD` on all observations.
+    the mean fourth power over the squared mean square (3 for a Gaussian of mean 0, 9 for the
+    product of two independent ones), and ``activation_dead_channels``, the share of channels that
+    are `DEAD` on all observations.
 
     Returns:
         The numbers, by ``statistic/layer``, and values for a histogram of each product or ReLU.

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
 from agents import structure
@@ -268,7 +269,10 @@ class Agent:
         return (part.to(self.device) for part in tensor.split(batch))
 
     def _forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.policy.extract_features(observations)
+        # As the policy's own extract_features, for weights of any dtype: float64 to check edits.
+        images = preprocess_obs(observations, self.policy.observation_space)
+        assert isinstance(images, Tensor)
+        features = self.policy.features_extractor(images.to(next(self.policy.parameters()).dtype))
         return self.policy.action_net(features), self.policy.value_net(features)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from envs import ACTIONS_OF_MOVE
 from rlbilinear import BilinearConv2d, PositionBias, group_directions
 from rlbilinear.chains import as_convolutional, explain_chain, r_squared
 from rlbilinear.depth import BilinearStack, Stage
-from rlbilinear.hosvd import hosvd
+from rlbilinear.hosvd import HigherOrderSVD, hosvd
 from rlbilinear.tensor import BilinearTensor
 
 OBSERVATIONS = "observations"
@@ -191,7 +191,7 @@ def explain_degrees(
 def explain_components(
     agent: Agent,
     observations: Observations,
-    kept: Iterable[int] = (1, 2, 4, 8, 16, 32),
+    kept: Iterable[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
     *,
     head: str = "action_net",
 ) -> pd.DataFrame:
@@ -212,8 +212,16 @@ def explain_components(
         for part in polynomial_parts(agent, head):
             x = inputs_of(agent, part, observations)
             true = part.stack(x)
+            layers = [_layer_of(stage) for stage in part.stack.stages]
+            svds = [
+                hosvd(BilinearTensor.of(layer)) if isinstance(layer, BilinearConv2d) else None
+                for layer in layers
+            ]
             for count in kept:
-                stages = [Stage(_cut(s.main, count), s.skip) for s in part.stack.stages]
+                stages = [
+                    stage if svd is None else Stage(_cut(stage.main, svd, count), stage.skip)
+                    for stage, svd in zip(part.stack.stages, svds, strict=True)
+                ]
                 r2 = r_squared(true, BilinearStack(stages)(x))
                 rows.append({"part": str(part), "kept": count, "r2": r2})
     return pd.DataFrame(rows)
@@ -228,13 +236,11 @@ def inputs_of(
     return agent.activations(observations, [part.source])[part.source].cpu()
 
 
-def _cut(module: nn.Module, count: int) -> nn.Module:
+def _cut(module: nn.Module, svd: HigherOrderSVD, count: int) -> nn.Module:
     """Keep the leading singular components of a bilinear layer."""
     if isinstance(module, PositionBias):
-        return PositionBias(_cut(module.layer, count), module.bias)
-    if not isinstance(module, BilinearConv2d):
-        return module
-    svd = hosvd(BilinearTensor.of(module))
+        return PositionBias(_cut(module.layer, svd, count), module.bias)
+    assert isinstance(module, BilinearConv2d)
     return svd.truncate(min(count, len(svd.outputs))).as_layer(module)
 
 

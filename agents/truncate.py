@@ -21,6 +21,7 @@ from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
     FormFamily,
+    compress,
     group_directions,
     keep_eigenfilters,
 )
@@ -175,6 +176,8 @@ def truncate_convolution(
     whole = directions is None
     rows = hosvd(BilinearTensor.of(conv)).outputs if directions is None else directions
     edited = keep_eigenfilters(conv, torch.atleast_2d(rows), k)
+    if whole:  # nothing is left for the old hidden units to write
+        edited = compress(edited).layer
     count = len(torch.atleast_2d(rows))
     what = "all singular directions" if whole else f"{count} direction{'s' * (count > 1)}"
     return agent.with_layer(layer, edited, edit=f"{layer}: top {k} eigenfilters of {what} kept")

@@ -7,6 +7,7 @@ from torch import nn
 from agents import Agent
 from agents.architectures import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
 from rlbilinear import BilinearConv2d, PositionBias
+from rlbilinear.receptive import Window, window
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,10 @@ class Grid:
     start: tuple[float, float] = (0.5, 0.5)
     step: tuple[float, float] = (1.0, 1.0)
 
-    def through(
-        self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-    ) -> "Grid":
+    def through(self, window: Window) -> "Grid":
         """Return the grid of what windows over these maps give, each at its window's centre."""
-        first = [(k - 1) / 2 - p for k, p in zip(kernel, padding, strict=True)]
+        kernel, stride, padding, dilation = window
+        first = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
         start = tuple(s + f * d for s, f, d in zip(self.start, first, self.step, strict=True))
         step = tuple(d * s for d, s in zip(self.step, stride, strict=True))
         return Grid((start[0], start[1]), (step[0], step[1]))
@@ -62,17 +62,9 @@ def _through(grid: Grid, module: nn.Module) -> Grid:
         for part in module:
             grid = _through(grid, part)
         return grid
-    if isinstance(module, BilinearConv2d):
-        return _through(grid, module.left)
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return grid.through(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))
+    if isinstance(module, BilinearConv2d | nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return grid.through(window(module))
     blocks = BilinearBlock | GatedBlock | ProductBlock | ReluBlock
     if isinstance(module, blocks | nn.ReLU | nn.Identity):
         return grid  # residual blocks keep positions
     raise ValueError(f"a {type(module).__name__} gives no maps")
-
-
-def _pair(sizes: int | str | tuple[int, ...]) -> tuple[int, int]:
-    if isinstance(sizes, str):
-        raise ValueError(f"expected sizes in pixels, got {sizes!r}")
-    return (sizes, sizes) if isinstance(sizes, int) else (sizes[0], sizes[1])

@@ -32,6 +32,7 @@ from rlbilinear import (
     cross_form,
     read,
 )
+from rlbilinear.convolution import convolve, geometry
 
 TOP = 8
 """Eigenfilters listed, drawn and ablated together."""
@@ -274,9 +275,7 @@ def partner_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) 
         source = read(conv, _maps_into(agent, name, pairs.source.observations, conv), direction)
         changes = source.cross - read(conv, x, direction).cross
         form = cross_form(conv, direction, difference_subspace(changes, 1)[0])
-        partners = nn.functional.conv2d(
-            x, form.partners[:4].to(x), stride=form.stride, padding=form.padding
-        )
+        partners = convolve(x, form.partners[:4], *geometry(conv))
     maps = partners.cpu().numpy()
     shape = (maps.shape[2], maps.shape[3])
     truths = {

@@ -12,6 +12,7 @@ from envs import EVALUATION, FITTING, Maze, observe
 from probes.decomposition import Decomposition
 from probes.edits import bilinear_part
 from probes.report import Drawing
+from rlbilinear import BilinearTensor, hosvd
 from rlbilinear.figures import sweep as draw
 
 COMPARED = 128
@@ -24,6 +25,7 @@ def with_sweep(
     ks: Sequence[int],
     *,
     of: Of = "action",
+    whole: bool = False,
     centred: bool = False,
     levels: int = 100,
     seed: int = 0,
@@ -32,13 +34,15 @@ def with_sweep(
     """Play with k eigenvectors kept, for each k, and add what comes of it to a decomposition.
 
     Of the dense layer the policy's own forms are truncated (all actions, not the one direction);
-    of a convolution the direction's eigenfilters.
+    of a convolution the direction's eigenfilters, or with ``whole`` k of each singular direction
+    of its tensor.
 
     Args:
         found: the decomposition.
         agent: its agent.
         ks: how many are kept, up to the rank.
         of: whose forms in the dense layer: see `agents.truncate.truncate_dense`.
+        whole: of a convolution, truncate all that it writes.
         centred: the forms less their mean.
         levels: held-out levels played.
         seed: of the sampled actions and of the intervals.
@@ -56,9 +60,11 @@ def with_sweep(
         what = f"dense layer, eigenvectors {kept[of]}{', centred' * centred}"
     else:
         direction = torch.tensor(found.settings["direction"]["vector"])
-        truncate = partial(_truncate, agent, name, direction)
-        rank = module.quadratic_form(direction).rank
-        what = f"{name}, eigenfilters of {found.settings['direction']['what']}"
+        truncate = partial(_truncate, agent, name, None if whole else direction)
+        rows = hosvd(BilinearTensor.of(module)).outputs if whole else direction[None]
+        rank = max(form.rank for form in module.quadratic_forms(rows))
+        of_what = "each direction" if whole else found.settings["direction"]["what"]
+        what = f"{name}, eigenfilters of {of_what}"
     if not ks or min(ks) < 0 or max(ks) > rank:
         raise ValueError(f"expected numbers of eigenvectors from 0 to {rank}, the rank; got {ks}")
     observations = observe([Maze.from_seed(seed) for seed in FITTING.first(COMPARED)])
@@ -79,5 +85,5 @@ def with_sweep(
     )
 
 
-def _truncate(agent: Agent, name: str, direction: torch.Tensor, k: int) -> Agent:
+def _truncate(agent: Agent, name: str, direction: torch.Tensor | None, k: int) -> Agent:
     return truncate_convolution(agent, name, k, direction)

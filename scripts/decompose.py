@@ -1,7 +1,7 @@
 """Take a direction of a layer apart: its spectrum, its eigenfilters, and what excites them.
 
     python scripts/decompose.py --agent maze-bimpala-compact --layer block2 --direction probe
-    python scripts/decompose.py --layer dense --direction right --sweep 1 2 4 8 16 32
+    python scripts/decompose.py --layer dense --direction right --depth --sweep 1 2 4 8 16 32
 
 The folder has report.md, figures, tables, settings.json, and TensorBoard's events.
 """
@@ -16,6 +16,7 @@ from agents import load
 from agents.folder import provenance
 from agents.truncate import Of
 from probes.decomposition import REPORT, Decomposition, check_output, decompose
+from probes.depth import with_depth
 from probes.truncation import with_sweep
 
 
@@ -34,14 +35,18 @@ class Options:
     filters: int = 6
     """eigenfilters drawn"""
     levels: int = 24
-    """held-out levels whose states excite the filters"""
+    """held-out levels that are played, to find what excites the filters most"""
     fit_levels: int = 60
     """levels on which a probe is fitted"""
+    depth: bool = False
+    """also follow the direction down through the layers below, with the R² of what is kept"""
     sweep: tuple[int, ...] = ()
     """also play with so many eigenvectors kept: of the policy's forms in the dense layer, or of the
     direction in a convolution"""
     of: Of = "action"
     """whose eigenvectors a sweep of the dense layer keeps: each action's, each group's, or joint"""
+    whole: bool = False
+    """a sweep of a convolution keeps eigenfilters of all its directions, not of the one alone"""
     centred: bool = False
     """in a sweep of the dense layer, take the mean of the forms off first"""
     sweep_levels: int = 100
@@ -75,6 +80,8 @@ def run(options: Options) -> Decomposition:
         settings={"options": recorded, **provenance()},
         progress=options.progress,
     )
+    if options.depth:
+        found = with_depth(found, agent)
     if not options.sweep:
         return found
     return with_sweep(
@@ -82,6 +89,7 @@ def run(options: Options) -> Decomposition:
         agent,
         options.sweep,
         of=options.of,
+        whole=options.whole,
         centred=options.centred,
         levels=options.sweep_levels,
         seed=options.seed,

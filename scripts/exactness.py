@@ -30,7 +30,7 @@ from envs import ProcgenVecEnv
 from identities.identity import Identity, Layer
 from rlbilinear import BilinearConv2d, BilinearLinear
 
-MODULES = ("decomposition",)
+MODULES = ("decomposition", "tensors", "edits")
 """Where identities are listed, in scripts/identities."""
 
 
@@ -111,7 +111,7 @@ def random_layers(of: str, count: int, seed: int) -> Iterator[tuple[Layer, Tenso
 
         hidden, bias = (None, draw(4, 12))[draw(0, 1)], bool(draw(0, 1))
         if of == "dense":
-            sizes = draw(8, 60), draw(1, 8)
+            sizes = draw(8, 60), draw(2, 8)  # at least two: a plane to rotate in
             layer: Layer = BilinearLinear(*sizes, hidden_features=hidden, bias=bias).double()
             yield layer, torch.randn(5, sizes[0]).double()
         else:

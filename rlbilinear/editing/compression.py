@@ -74,11 +74,11 @@ class Compression(Generic[Bilinear]):
 def compress(layer: Bilinear, tolerance: float | None = None) -> Compression[Bilinear]:
     """Write a bilinear layer with as few hidden units as its output directions need.
 
-    Units with parallel columns of ``down`` are merged by QR and eigh of their common form (biases
-    included), so that edits of one direction do not make the layer grow. Where the forms are many
-    and small, every direction of an orthonormal output basis is written anew instead. The layer
-    never gets more units, and at least one is left. (The fewest units over all bases is a
-    tensor rank, which nobody can compute in general.)
+    Units that add nothing are left out, and units with parallel columns of ``down`` are merged by
+    QR and eigh of their common form (biases included), so that edits of one direction do not make
+    the layer grow. Where the forms are many and small, every direction of an orthonormal output
+    basis is written anew instead. The layer never gets more units, and at least one is left. (The
+    fewest units over all bases is a tensor rank, which nobody can compute in general.)
 
     Args:
         layer: the layer.
@@ -99,18 +99,21 @@ def compress(layer: Bilinear, tolerance: float | None = None) -> Compression[Bil
         for part in (layer.left, layer.right)
     )
     units = Units(left, right, matrix_of(explicit_down(layer)).T)
+    size = _sizes(units).norm()
+    negligible = _sizes(units) <= tolerance * size / len(left)
+    lost = _sizes(units)[negligible].norm()
+    units = Units(*(each[~negligible] for each in units))
     found = [
         _merge(Units(*(t[group] for t in units)), tolerance) for group in _groups(units, tolerance)
     ]
     outputs, inputs = units.columns.shape[1], left.shape[1]
     if 2 * sum(len(each.units.left) for each in found) > outputs * inputs:
         found = min(found, _by_basis(units, tolerance), key=_count)
-    parts = (
-        [each.units for each in found] if _count(found) else [Units(*(0 * t[:1] for t in units))]
-    )
+    parts = [each.units for each in found]
+    if not _count(found):
+        parts = [Units(*(t.new_zeros(1, t.shape[1]) for t in units))]
     kept = Units(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-    size = _sizes(units).norm()
-    dropped = torch.tensor([each.dropped for each in found]).norm()
+    dropped = torch.tensor([lost, *(each.dropped for each in found)]).norm()
     return Compression(
         with_units(
             layer,

@@ -7,6 +7,7 @@ zero.
 
 from rlbilinear.figures.cards import Excitation, component_card, singular_card
 from rlbilinear.figures.components import channel_spatial, channel_spatial_over
+from rlbilinear.figures.depth import depth
 from rlbilinear.figures.filters import eigenvector_images, filter_strip
 from rlbilinear.figures.inputs import contributions
 from rlbilinear.figures.spectra import spectrum, sweep
@@ -17,6 +18,7 @@ __all__ = [
     "channel_spatial_over",
     "component_card",
     "contributions",
+    "depth",
     "eigenvector_images",
     "filter_strip",
     "singular_card",

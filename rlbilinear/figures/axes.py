@@ -111,12 +111,13 @@ def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     return [*parts[:, 0]]
 
 
-def outline(axes: Axes, box: Box) -> None:
+def outline(axes: Axes, box: Box, *, dotted: bool = False) -> None:
     """Outline a part of a picture."""
     top, left, bottom, right = box
-    for colour, width in (("white", 2.4), ("black", 1.0)):
+    strokes = (("white", 0.8, ":"),) if dotted else (("white", 2.4, "-"), ("black", 1.0, "-"))
+    for colour, width, style in strokes:
         size = right - left, bottom - top
-        axes.add_patch(Rectangle((left, top), *size, fill=False, ec=colour, lw=width))
+        axes.add_patch(Rectangle((left, top), *size, fill=False, ec=colour, lw=width, ls=style))
 
 
 def as_numpy(tensor: Shaped[Tensor, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -30,6 +30,8 @@ class Excitation(NamedTuple):
     """what the filter covers; None when that is all of it"""
     value: float
     """its ``value (filter * x)²`` there"""
+    reach: Box | None = None
+    """all of the input that can have changed it, outlined with dots"""
 
 
 def component_card(
@@ -168,4 +170,6 @@ def _excited(axes: Any, excitation: Excitation) -> None:
     picture(axes, excitation.image)
     if excitation.box is not None:
         outline(axes, excitation.box)
+    if excitation.reach is not None:
+        outline(axes, excitation.reach, dotted=True)
     axes.set_title(f"{excitation.value:+.3g}", fontsize=8)

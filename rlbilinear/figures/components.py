@@ -108,8 +108,7 @@ def channel_spatial_over(
     for row, axes in enumerate(grid[:, 0]):
         picture(axes, image)
         axes.set_title(
-            f"component {row}: {float(svd.share[row]):.0%} of |v|²,\nadds {added[row].sum():+.3g}",
-            fontsize=9,
+            f"{row}: {float(svd.share[row]):.0%} of |v|², adds {added[row].sum():+.3g}", fontsize=8
         )
     figure.suptitle(f"{title}: <v, y> = {total:+.3g}", fontsize=11)
     return figure

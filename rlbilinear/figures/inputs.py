@@ -79,9 +79,10 @@ def contributions(
     axes.set_yticks(places, [*bars, "sum"], fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)  # room for the numbers at the bars' ends
     axes.set_xlabel("contribution", fontsize=9)
-    for place, value in zip(places, heights, strict=True):
-        axes.annotate(f" {value:+.3g}", (max(value, 0), place), va="center", fontsize=8)
+    for row, value in zip(places, heights, strict=True):
+        axes.annotate(f" {value:+.3g}", (max(value, 0), row), va="center", fontsize=8)
     if over:
         assert maps is not None
         drawn = as_numpy(maps)[over]

@@ -89,7 +89,7 @@ def sweep(
     if kept.empty:
         raise ValueError("expected at least one row with a number of eigenvectors")
     whole = table[table["k"] == "all"]
-    figure = Figure(figsize=(3.8 * len(metrics), 3.3), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(metrics), 3.3), layout="constrained")
     for axes, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
     ):
@@ -105,8 +105,11 @@ def sweep(
             axes.axhline(
                 row[metric], color="#444444", linewidth=1, label="whole agent, 95 % interval"
             )
-        axes.set_xscale("symlog", base=2, linthresh=1)
-        axes.set_xticks(ks, ks)
+        if ks.min() > 0:
+            axes.set_xscale("log", base=2)
+        else:
+            axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
+        axes.set_xticks(ks, ks, fontsize=8)
         axes.minorticks_off()
         axes.set(xlabel="eigenvectors kept" + ("" if rank is None else f" (rank {rank})"))
         axes.set_ylabel(metric)

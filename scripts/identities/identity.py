@@ -1,13 +1,16 @@
 """What an identity is, and how an error is measured."""
 
+import copy
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents import Agent
 from agents.checkpoint import Observations
+from agents.depth import OBSERVATIONS
+from agents.network import HEADS
 from rlbilinear import BilinearConv2d, BilinearLinear
 
 Layer = BilinearLinear | BilinearConv2d
@@ -37,3 +40,18 @@ def worst(found: Tensor, expected: Tensor) -> float:
     difference = (found.detach().double() - expected.detach().double()).abs().amax()
     scale = expected.detach().double().abs().amax()
     return (difference / scale.clamp(min=torch.finfo(torch.float64).tiny)).item()
+
+
+def exact_outputs(agent: Agent, observations: Observations | Tensor) -> dict[str, Tensor]:
+    """Run an agent in float64, step by step; images may also be given as floats in [0, 1]."""
+    x = torch.as_tensor(observations)
+    x = x if x.is_floating_point() else x.double() / 255
+    body = agent.policy.features_extractor.layers
+    assert isinstance(body, nn.Sequential)
+    found = {OBSERVATIONS: x}
+    with torch.no_grad():
+        for name, step in copy.deepcopy(body).double().named_children():
+            found[name] = x = step(x)
+        for name in HEADS:
+            found[name] = copy.deepcopy(agent.layer(name)).double()(x)
+    return found

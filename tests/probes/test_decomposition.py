@@ -1,18 +1,23 @@
 """Directions by name, and the folder that a decomposition leaves."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load
 from agents.heads import policy_form
-from envs import ACTIONS_OF_MOVE, Move
-from probes.decomposition import check_output, decompose
+from envs import ACTIONS_OF_MOVE, Maze, Move, observe
+from probes.decomposition import Decomposition, check_output, decompose
+from probes.depth import with_depth
 from probes.directions import find_direction
 from probes.truncation import with_sweep
 from rlbilinear import channel_spatial_svd
@@ -60,6 +65,7 @@ def test_bad_directions_are_refused(agent, tmp_path):
 
 def test_a_decomposition_is_a_folder(agent, tmp_path):
     found = decompose(agent, "block6", "right", levels=3, progress=False)
+    found = with_depth(found, agent, filters=(1, 500), levels=4)
     found = with_sweep(found, agent, [1, 8], levels=3, progress=False)
     found.save(tmp_path / "out")
     report = (tmp_path / "out" / "report.md").read_text()
@@ -71,12 +77,50 @@ def test_a_decomposition_is_a_folder(agent, tmp_path):
     assert [*found.tables["sweep"]["k"]] == [1, 8, "all"]
     energy = found.tables["spectrum"]["energy"]
     assert len(energy) == 64 and energy.is_monotonic_increasing and abs(energy.iloc[-1] - 1) < 1e-12
-    assert any((tmp_path / "out" / "tensorboard").iterdir())
+    chains = found.tables["chains"].set_index("filters")
+    assert chains.down_through.tolist() == ["block6", "block6"]
+    assert chains.r2[1] < chains.r2[500] < 1  # the first channel pattern of each filter alone
+    assert set(found.tables["components"].part) == {"pool1 to block5", "pool2 to action_net"}
+    assert found.tables["degrees"].degree.max() == 32
+    patches = found.tables["patches"]
+    assert patches["filter"].nunique() == 4 and (patches.groupby("filter").size() == 3).all()
+    values = found.tables["spectrum"].eigenvalue[patches["filter"]].to_numpy()
+    np.testing.assert_allclose(patches.contribution, values * patches.response**2, rtol=1e-4)
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == set(found.figures)
+    for name in found.figures:
+        (event,) = events.Images(name)
+        assert plt.imread(io.BytesIO(event.encoded_image_string)).std() > 0.01
     with pytest.raises(FileExistsError):
         check_output(tmp_path / "out")
     check_output(tmp_path / "out", overwrite=True)
     with pytest.raises(ValueError, match="from 0 to 64, the rank"):
         with_sweep(found, agent, [65], progress=False)
+
+
+def test_a_whole_convolution_is_truncated(agent, monkeypatch):
+    """Every direction keeps k eigenfilters; at the rank nothing changes."""
+    named = {"vector": [1.0] * 32, "what": "all channels"}
+    found = Decomposition("", {}, {}, {"layer": "block6", "direction": named})
+    seen = {}
+
+    def played(agent, truncate, ks, levels, **options):
+        seen.update({k: truncate(k) for k in ks})
+        ends = {f"{m}{e}": 0.5 for m in ("success", "solved") for e in ("", "_low", "_high")}
+        return pd.DataFrame({"k": [*ks], **ends})
+
+    monkeypatch.setattr("probes.truncation.sweep", played)
+    with_sweep(found, agent, [1, 64], whole=True, progress=False)
+    images = observe([Maze.from_seed(3)])
+    logits = agent.logits(images)
+    torch.testing.assert_close(seen[64].logits(images), logits, atol=1e-3, rtol=1e-4)
+    rows = torch.linalg.qr(torch.randn(32, 32, dtype=torch.float64)).Q
+    ranks = [form.rank for form in seen[1].layer("block6.bilinear").quadratic_forms(rows)]
+    assert max(ranks) <= 32 and (seen[1].logits(images) - logits).abs().max() > 0.1
+    assert len(seen[1].layer("block6.bilinear").left.weight) == 32
+    with_sweep(found, agent, [1], progress=False)
+    assert seen[1].layer("block6.bilinear").left.weight.shape[0] == 33
 
 
 def test_the_script_says_what_is_wrong(tmp_path):

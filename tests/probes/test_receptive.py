@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from agents import Agent
 from probes.receptive import Grid, grid_before
+from rlbilinear import BilinearConv2d
+from rlbilinear.receptive import Window, window
 
 
 @pytest.mark.parametrize("name", ["bimpala", "bimpala-compact", "bimpala-full", "impala"])
@@ -34,8 +37,25 @@ def test_windows_are_centred_where_gradients_are(name):
     assert len(body)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d, BilinearConv2d, nn.MaxPool2d])
+def test_windows_with_gaps_are_centred_where_gradients_are(layer):
+    sizes = () if layer is nn.MaxPool2d else (3, 32)
+    module = layer(*sizes, kernel_size=(3, 2), stride=2, padding=1, dilation=(2, 4))
+    agent = Agent.new("bimpala-compact")
+    agent.policy.features_extractor.layers.stem = module  # it is never run
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    weights = window(module)
+    average = nn.Conv2d(3, 1, weights.kernel, weights.stride, weights.padding, weights.dilation)
+    average(x)[0, 0, 5, 7].backward()
+    rows, columns = (np.flatnonzero(x.grad.abs().sum((0, 1)).sum(axis)) for axis in (1, 0))
+    top, left, bottom, right = Grid().through(weights).box((5, 7))
+    assert (top + bottom) / 2 == (rows[0] + rows[-1] + 1) / 2
+    assert (left + right) / 2 == (columns[0] + columns[-1] + 1) / 2
+    assert grid_before(agent, "pool1") == Grid().through(weights)
+
+
 def test_windows_of_several_positions_and_bad_layers():
-    grid = Grid().through((3, 3), (2, 2), (1, 1))
+    grid = Grid().through(Window((3, 3), (2, 2), (1, 1), (1, 1)))
     assert grid == Grid((0.5, 0.5), (2.0, 2.0))
     assert grid.box((1, 2), (3, 1)) == (-0.5, 3.5, 5.5, 5.5)
     agent = Agent.new("bimpala-compact")

@@ -22,7 +22,7 @@ from probes.trace import (
     scale_filters,
 )
 from probes.writers import writer_maps
-from rlbilinear import Eigenfilters
+from rlbilinear import BilinearConv2d, Eigenfilters
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,22 @@ def test_partners_of_the_next_reader(study, direction):
     assert table["value"].is_monotonic_decreasing and (table["value"] > 0).all()
     correlations = table[["free cells", "mouse", "path"]]
     assert (correlations.abs() <= 1).all(axis=None) and correlations.abs().gt(0.01).any(axis=None)
+
+
+def test_partners_of_a_reader_with_gaps_are_those_of_the_kernel_filled_with_zeros(study, direction):
+    tables = []
+    small = study.agent.layer("block2.bilinear")
+    for filled in (False, True):
+        sizes = {"kernel_size": 5, "dilation": 1} if filled else {"kernel_size": 3, "dilation": 2}
+        conv = BilinearConv2d(6, 6, padding=2, **sizes)
+        with torch.no_grad():
+            for own, given in ((conv.left, small.left), (conv.right, small.right)):
+                own.weight.zero_()
+                own.weight[..., :: 2 if filled else 1, :: 2 if filled else 1] = given.weight
+        agent = study.agent.with_layer("block2.bilinear", conv)
+        tables.append(partner_table(agent, "block1", direction, study.pairs))
+    numbers = [table.drop(columns="reader").to_numpy(float) for table in tables]
+    np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", ["stem", "block2"])

@@ -98,6 +98,16 @@ def test_rounding_of_the_layers_dtype_is_rounding():
     torch.testing.assert_close(found.layer(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
+def test_units_that_add_rounding_errors_are_left_out():
+    layer = BilinearConv2d(4, 4, 3, hidden_channels=6)
+    with torch.no_grad():
+        layer.down.weight[:, [1, 4]] *= 1e-15
+    found = compress(layer)
+    assert (found.before, found.after) == (6, 4) and 0 < found.error < 1e-14
+    x = torch.randn(2, 4, 6, 6)
+    torch.testing.assert_close(found.layer(x), layer(x))
+
+
 def test_nothing_left_is_one_empty_unit():
     layer = BilinearLinear(3, 2).double()
     u = torch.eye(2).double()

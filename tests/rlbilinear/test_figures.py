@@ -13,6 +13,7 @@ from rlbilinear.figures import (
     channel_spatial_over,
     component_card,
     contributions,
+    depth,
     eigenvector_images,
     filter_strip,
     singular_card,
@@ -89,7 +90,7 @@ def test_eigenvector_images_show_either_sign(tmp_path):
 
 def test_component_card_shows_filters_and_what_excites_them(found, tmp_path):
     top = int((found.values > 0).nonzero()[0])
-    excitations = {top: [Excitation(PICTURE, (1, 2, 5, 9), 0.25)]}
+    excitations = {top: [Excitation(PICTURE, (1, 2, 5, 9), 0.25, reach=(0, 1, 7, 8))]}
     figure = component_card(
         found, torch.tensor([1.0, -2, 0, 0]), excitations, per_sign=1, channels=3
     )
@@ -100,6 +101,8 @@ def test_component_card_shows_filters_and_what_excites_them(found, tmp_path):
     assert "+0.25" in titles and sum(title.startswith("ch ") for title in titles) == 6
     (patch,) = [each for each in axes if each.get_title() == "+0.25"]
     assert (patch.patches[0].get_xy(), patch.patches[0].get_height()) == ((2, 1), 4)
+    dotted = patch.patches[-1]
+    assert (dotted.get_xy(), dotted.get_height(), dotted.get_linestyle()) == ((1, 0), 7, ":")
     assert draws(figure, tmp_path)
 
 
@@ -133,6 +136,39 @@ def test_contributions_add_up(tmp_path):
     assert names == ["eigenvector 1", "eigenvector 2", "2 others", "biases", "sum"]
     assert figure.get_suptitle() == "An input explained: -0.25"
     assert draws(figure, tmp_path) and draws(contributions(terms, PICTURE), tmp_path)
+
+
+def test_maps_of_contributions_lie_where_they_are_said_to():
+    height, width = PICTURE.shape[1:]
+    for place, edges in (((1, 2, 5, 9), (2, 9, 5, 1)), (None, (0, width, height, 0))):
+        figure = contributions(torch.ones(3), PICTURE, maps=torch.randn(3, 2, 3), place=place)
+        drawn = [image for image in images(figure) if image.get_array().shape[:2] == (2, 3)]
+        assert [tuple(image.get_extent()) for image in drawn] == [edges] * 3
+
+
+def test_depth_draws_what_is_explained_cut_below(tmp_path):
+    names = ["block2", "block1"]
+    chains = pd.DataFrame(
+        {
+            "filters": [1, 1, 4, 4],
+            "down_through": 2 * names,
+            "r2": [0.5, -3.0, 0.8, 0.2],
+            "correlation": [0.7, 0.1, 0.9, 0.5],
+            "skip_r2": [-0.5] * 4,
+        }
+    )
+    components = pd.DataFrame({"part": "a to b", "kept": [0, 1, 32], "r2": [-9.0, 0.1, 1.0]})
+    degrees = pd.DataFrame({"part": "a to b", "degree": [0, 1], "r2": [0.0, 1.0]})
+    figure = depth(chains, components, degrees)
+    left, middle, right = figure.axes
+    lines = [[*line.get_ydata()] for line in left.lines]
+    assert lines[0] == [0.5, -1] and lines[2] == [0.8, 0.2] and lines[4] == [-0.5, -0.5]
+    assert [label.get_text() for label in left.get_xticklabels()] == names
+    assert [*middle.lines[0].get_ydata()] == [-1, 0.1, 1]
+    assert [*right.lines[0].get_ydata()] == [0, 1]
+    assert draws(figure, tmp_path)
+    with pytest.raises(ValueError, match="columns part, degree, r2; got"):
+        depth(chains, components, degrees.drop(columns="r2"))
 
 
 def test_components_over_an_input_add_up(tmp_path):

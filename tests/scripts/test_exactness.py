@@ -24,6 +24,7 @@ def test_every_identity_holds_on_random_layers_and_on_the_shipped_agent(
     table = pd.read_csv(tmp_path / "exactness.csv")
     assert set(table["of"]) == {"dense", "convolution", "agent"}
     assert table["agent"].max() < 1e-10
+    assert len(table) > 60 and not table.duplicated(["identity", "of"]).any()
     assert table["random layers"].isna().tolist() == (table["of"] == "agent").tolist()
     assert all(name in capsys.readouterr().out for name in table["identity"].tail(1))
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import tyro
 from tqdm import tqdm
@@ -35,6 +36,10 @@ REPORT, MARKER = "report", "report.json"
 class Options(TrainOptions):
     """Compare architectures by training them alike."""
 
+    out: Path
+    """folder of the comparison"""
+    architecture_options: str = "{}"
+    """of every architecture, as JSON: {"kernel_size": 3}"""
     games: tuple[str, ...] = ()
     """ProcGen's; with --report-only: all that are there, unless given"""
     architectures: tuple[str, ...] = ()

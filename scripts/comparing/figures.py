@@ -38,8 +38,9 @@ def curves(found: Collected) -> Figure:
         row[0].set_ylabel("return of an episode")
     for axes in panels[-1]:
         axes.set_xlabel("frames")
-    panels[0][1].legend(fontsize=8)
-    figure.suptitle(_note(found), fontsize=9)
+    if panels[0][0].get_legend_handles_labels()[0]:
+        panels[0][0].legend(fontsize=8)
+    figure.suptitle(_note(found, "thin lines", "thick"), fontsize=9)
     return figure
 
 
@@ -220,9 +221,9 @@ def _offsets(found: Collected) -> list[tuple[float, tuple[str, str]]]:
     return [*zip(map(float, places), colours.items(), strict=True)]
 
 
-def _note(found: Collected) -> str:
+def _note(found: Collected, one: str = "dots", mean: str = "bars") -> str:
     """Say what the marks are, which depends on how many seeds there are."""
-    seeds = found.status.groupby(["game", "architecture"]).size().max()
-    if seeds >= FEWEST:
-        return "thin: seeds; thick: their mean, with its 95 % t-interval from three seeds on"
-    return "thin: seeds; thick: their mean; no interval is drawn from fewer than three seeds"
+    most = found.status.groupby(["game", "architecture"]).size().max()
+    if most >= FEWEST:
+        return f"{one}: seeds; {mean}: their mean, with its 95 % t-interval from three seeds on"
+    return f"{one}: seeds; {mean}: their mean; no interval is drawn from fewer than three seeds"

@@ -1,6 +1,7 @@
 """Runs one after another, or spread by Ray; what fails or is stopped does not lose the rest."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -73,6 +74,7 @@ def connect(address: str | None) -> str:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to anybody
     local = {"include_dashboard": False} if address is None else {}
     ray.init(address=address or "local", logging_level="error", log_to_driver=False, **local)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray's exits at once
     there = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     where = f"{nodes} machines" if nodes > 1 else "one machine"
@@ -130,11 +132,22 @@ def by_ray(
         for run in runs
     }
     total = sum(run.options.frames for run in runs)
-    bar = tqdm(total=total, desc="training", unit="frame", unit_scale=True, disable=not progress)
+
+    def done_so_far() -> int:
+        return min(total, sum(frames_done(run.options.out) for run in runs))
+
+    bar = tqdm(
+        total=total,
+        initial=done_so_far(),
+        desc="training",
+        unit="frame",
+        unit_scale=True,
+        disable=not progress,
+    )
     try:
         while waiting:
             done, _ = ray.wait([*waiting], timeout=POLL)
-            bar.update(min(total, sum(frames_done(run.options.out) for run in runs)) - bar.n)
+            bar.update(done_so_far() - bar.n)
             for one in done:
                 yield Outcome(waiting.pop(one), _error(one))
     finally:

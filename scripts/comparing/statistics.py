@@ -17,6 +17,9 @@ FEW = 5
 Scores = Mapping[str, Float[np.ndarray, "runs"]]
 """Normalised scores of runs, by game."""
 
+Games = Sequence[Float[np.ndarray, "*resamples runs"]]
+"""Scores of runs, or many resamples of them, game by game."""
+
 
 class Interval(NamedTuple):
     """An estimate with the interval that has the true value at 95 %; nan where there is none."""
@@ -53,14 +56,19 @@ def mean_over_games(by_game: Scores) -> Interval:
     return Interval(*(float(means.mean() + shift) for shift in (0, -half, half)))
 
 
-def interquartile_mean(values: Float[np.ndarray, "*rest"]) -> float:
-    """Return the mean of the middle half of all values."""
-    return float(stats.trim_mean(values, 0.25, axis=None))
+def pooled_iqm(games: Games) -> Float[np.ndarray, "*resamples"]:
+    """Return the interquartile mean, the mean of the middle half, of all runs of all games."""
+    return stats.trim_mean(np.concatenate(games, axis=-1), 0.25, axis=-1)
+
+
+def mean_of_games(games: Games) -> Float[np.ndarray, "*resamples"]:
+    """Return the mean of the games' means."""
+    return np.mean([values.mean(axis=-1) for values in games], axis=0)
 
 
 def stratified_bootstrap(
     architectures: Sequence[Scores],
-    statistic: Callable[..., float],
+    statistic: Callable[..., Float[np.ndarray, "*resamples"]],
     *,
     resamples: int = 10_000,
     seed: int = 0,
@@ -71,9 +79,8 @@ def stratified_bootstrap(
     precipice" (rliable). A game with one run leaves no interval.
 
     Args:
-        architectures: whose scores the statistic takes, one argument for each: the list of the
-            games' arrays.
-        statistic: of the games' arrays of each architecture.
+        architectures: whose scores the statistic takes.
+        statistic: of each architecture's games, one argument for each architecture.
         resamples: number of bootstrap samples.
         seed: of the resampling.
 
@@ -83,26 +90,18 @@ def stratified_bootstrap(
     for by_game in architectures:
         _check(by_game)
     samples = [[np.asarray(values, float) for values in one.values()] for one in architectures]
+    estimate = float(statistic(*samples))
     if min(len(values) for games in samples for values in games) < 2:
-        return Interval(float(statistic(*samples)), np.nan, np.nan)
+        return Interval(estimate, np.nan, np.nan)
     random = np.random.default_rng(seed)
-    drawn = [
-        statistic(
-            *(
-                [values[random.integers(len(values), size=len(values))] for values in games]
-                for games in samples
-            )
-        )
-        for _ in range(resamples)
-    ]
+
+    def drawn(values: Float[np.ndarray, "runs"]) -> Float[np.ndarray, "resamples runs"]:
+        return values[random.integers(len(values), size=(resamples, len(values)))]
+
+    found = statistic(*([drawn(values) for values in games] for games in samples))
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, (tail, 1 - tail))
-    return Interval(float(statistic(*samples)), float(low), float(high))
-
-
-def pooled_iqm(games: Sequence[Float[np.ndarray, "runs"]]) -> float:
-    """Return the interquartile mean of all runs of all games."""
-    return interquartile_mean(np.concatenate(games))
+    low, high = np.quantile(found, (tail, 1 - tail))
+    return Interval(estimate, float(low), float(high))
 
 
 def probability_of_improvement(

@@ -11,6 +11,7 @@ from agents.scores import score_range
 from comparing.statistics import (
     Interval,
     Scores,
+    mean_of_games,
     mean_over_games,
     pooled_iqm,
     probability_of_improvement,
@@ -57,7 +58,7 @@ def summarise(found: Collected) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def aggregate(found: Collected, *, resamples: int = 10_000) -> pd.DataFrame:
+def aggregate(found: Collected) -> pd.DataFrame:
     """Return normalised scores over the games that all architectures have finished runs in.
 
     Returns:
@@ -70,10 +71,8 @@ def aggregate(found: Collected, *, resamples: int = 10_000) -> pd.DataFrame:
     for architecture in dict.fromkeys(found.status["architecture"]) if games else ():
         for measure in MEASURES:
             scores = scores_of(found, architecture, measure, games)
-            iqm = stratified_bootstrap([scores], pooled_iqm, resamples=resamples)
-            mean = stratified_bootstrap(
-                [scores], lambda by_game: float(np.mean([v.mean() for v in by_game]))
-            )
+            iqm = stratified_bootstrap([scores], pooled_iqm)
+            mean = stratified_bootstrap([scores], mean_of_games)
             rows.append(
                 {
                     "architecture": architecture,

@@ -1,6 +1,7 @@
 """What the runs of a comparison have to tell, as tables, without drawing."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -117,12 +118,10 @@ def collect(
 
 def _final(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each run and measure, from the rows of final agents."""
-    last = evaluations[evaluations["measured"] == FINAL_AGENT]
-    wide = last.set_index([*KEY, "levels"])[["return", "normalised"]].unstack("levels")
-    for unit in ("return", "normalised"):
-        if len(wide):
-            wide[unit, "gap"] = wide[unit, SETS[0]] - wide[unit, SETS[1]]
-    return wide.stack("levels").rename_axis([*KEY, "measure"]).reset_index()
+    last = evaluations[evaluations["measured"] == FINAL_AGENT].set_index(KEY)
+    training, held_out = (last[last["levels"] == name][["return", "normalised"]] for name in SETS)
+    by_measure = dict(zip(MEASURES, (training, held_out, training - held_out), strict=True))
+    return pd.concat(by_measure, names=["measure"]).reset_index()
 
 
 def read_curves(run: Run, scalars: Mapping[str, pd.Series]) -> pd.DataFrame:
@@ -149,6 +148,7 @@ def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
 
     A run that was killed and went on has some frames twice: the later value stands.
     """
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of just that
     accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     if (run / "tensorboard").is_dir():
         accumulator.Reload()

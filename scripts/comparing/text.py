@@ -166,6 +166,10 @@ def pair(rows: pd.DataFrame, margin: float) -> Iterator[str]:
         }
         for _, row in rows.iterrows()
     )
+    over_games = rows[(rows["game"] == ALL_GAMES) & (rows["measure"] == "held_out")]
+    for _, row in over_games.iterrows():
+        iqm = _interval(row, "iqm_difference", 3, sign="+")
+        yield f"  Interquartile means over games, held-out: {iqm}, stratified bootstrap over runs"
 
 
 def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str]:

@@ -164,7 +164,10 @@ def test_another_run_is_refused_before_anything_starts(results, compare):
     assert not (results / "coinrun").exists()
 
 
-def test_a_run_that_fails_does_not_lose_the_others(results, compare, tmp_path, capsys):
+@pytest.mark.parametrize("how", ["--no-ray", "--ray"])
+def test_a_run_that_fails_does_not_lose_the_others(results, compare, tmp_path, capsys, how):
+    if how == "--ray":
+        pytest.importorskip("ray", reason="Ray is an optional extra")
     out = tmp_path / "runs"
     broken = out / "fruitbot" / TINY / "seed0"
     broken.parent.mkdir(parents=True)
@@ -172,7 +175,7 @@ def test_a_run_that_fails_does_not_lose_the_others(results, compare, tmp_path, c
     subprocess.run(["rm", "-r", broken / "agent"], check=True)
     (state,) = broken.glob("checkpoints/*/training.safetensors")
     state.write_bytes(state.read_bytes()[:-1])
-    matrix = ("--games=fruitbot", f"--architectures={TINY}", "--seeds", "0", "1", "--no-ray")
+    matrix = ("--games=fruitbot", f"--architectures={TINY}", "--seeds", "0", "1", how)
     with pytest.raises(SystemExit, match="1 of 2 runs failed"):
         compare(out, *matrix, *SHARED)
     said = capsys.readouterr()
@@ -299,7 +302,7 @@ def test_games_are_averaged_on_one_scale(scripts_on_path):
     assert row["difference"] == pytest.approx((maze + starpilot) / 2)
     assert np.isnan(row["return_difference"]) and np.isnan(row["of_these_agents"])
     assert row["iqm_difference_low"] <= row["iqm_difference"] <= row["iqm_difference_high"]
-    table = aggregate(found, resamples=200).set_index(["architecture", "measure"])
+    table = aggregate(found).set_index(["architecture", "measure"])
     a = table.loc[("A", "held_out")]
     assert a["mean"] == pytest.approx(np.mean([1, 0.8, 1, (60 - 2.5) / 61.5]))
     assert a["iqm"] == pytest.approx(np.mean([1, (60 - 2.5) / 61.5]))
@@ -330,7 +333,7 @@ def words(found, margin=0.1):
     from comparing.text import report
 
     pairs = compare(found, margin=margin)
-    return report(found, summarise(found), aggregate(found, resamples=50), pairs, margin)
+    return report(found, summarise(found), aggregate(found), pairs, margin)
 
 
 def test_the_words_say_what_seeds_leave_open(scripts_on_path):
@@ -357,7 +360,7 @@ def test_figures_are_drawn_of_many_seeds_and_games(scripts_on_path, tmp_path):
     assert len(pairs) == 3 * 3 * 3  # pairs, measures, two games and both
     drawn = {
         "returns": figures.returns(found),
-        "normalised": figures.normalised(found, aggregate(found, resamples=50)),
+        "normalised": figures.normalised(found, aggregate(found)),
         "differences": figures.differences(found, pairs, 0.1),
     }
     for name, figure in drawn.items():

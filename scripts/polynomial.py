@@ -1,14 +1,16 @@
 """Read any network as a polynomial: its best linear, quadratic, ... function, in closed form.
 
     python scripts/polynomial.py --out runs/polynomial
-    python scripts/polynomial.py --out runs/polynomial-relu --agent runs/maze-relu/agent
+    python scripts/polynomial.py --out runs/polynomial-relu --agent maze-impala-compact
+    python scripts/polynomial.py --out runs/polynomial-training --training runs/compare/fruitbot
 
 Writes figures (PNG), tables (CSV), and options, versions and scores (JSON). Without ``--agent``, of
 classifiers of real images: R² of approximants through training, in closed form and measured; every
 subset of a deep network's layers replaced; eigenvectors of the best quadratic; attacks read off the
 approximants. With ``--agent``, of a ReLU agent: R² of each layer's quadratic twin, how the agent
 plays when layers are replaced one by one and together, and eigenfilters of a probe's direction,
-beside a bilinear agent.
+beside a bilinear agent. With ``--training``, of the agents in a training run's checkpoints: R² of
+each layer's linear and quadratic approximants, from the first to the last.
 """
 
 import sys
@@ -22,8 +24,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from agents.folder import check_free, new_folder, provenance, write_json
+from approximating import agent_training, relu_agents, study
 from approximating import figures as draw
-from approximating import relu_agents, study
 from approximating.classifiers import MODULES, train
 from imaging.data import DataName, load
 from imaging.study import interval
@@ -61,13 +63,16 @@ class Options:
     limit: int | None = None
     """train on so many images only"""
     agent: str | None = None
-    """a ReLU agent, by its folder: do the agents' part instead of the images'"""
+    """a ReLU agent, of the zoo or by its folder: do the agents' part instead of the images'"""
+    training: Path | None = None
+    """folder of training runs with checkpoints: measure these agents instead"""
     beside: str = "maze-bimpala-compact"
     """the bilinear agent beside it: a name of the zoo, or a folder"""
     levels: int = 64
     """levels on which agents play, held out from everything else"""
     states: int = 128
-    """levels whose states the approximants are fitted to; half as many others measure them"""
+    """levels whose states the approximants are fitted to; half as many others measure them.
+    With --training, observations"""
     seed: int = 0
     """of states and of sampled actions in the agents' part"""
     quick: bool = False
@@ -123,8 +128,12 @@ def run(options: Options, folder: Path) -> dict[str, str]:
     if options.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, got {options.seeds}")
     results, summarise = (image_results, summarise_images)
+    if options.agent is not None and options.training is not None:
+        raise ValueError("--agent, --training: choose one of them")
     if options.agent is not None:
         results, summarise = (agent_results, relu_agents.summarise)
+    elif options.training is not None:
+        results, summarise = (training_results, agent_training.summarise)
     tables: dict[str, pd.DataFrame] = {}
     for name, (table, picture) in results(options):
         if table is not None:
@@ -134,6 +143,8 @@ def run(options: Options, folder: Path) -> dict[str, str]:
             picture.savefig(folder / f"{name}.png", dpi=130)
     summary = summarise(tables)
     made = {**asdict(options), "out": options.out.name}
+    if options.training is not None:
+        made["training"] = options.training.name
     write_json(folder / MARKER, {"options": made, "summary": summary, **provenance()})
     return summary
 
@@ -197,6 +208,17 @@ def agent_results(options: Options) -> Result:
         states=options.states,
         seed=options.seed,
         quick=options.quick,
+        progress=options.progress,
+    )
+
+
+def training_results(options: Options) -> Result:
+    """Measure the agents in training runs' checkpoints."""
+    assert options.training is not None
+    yield from agent_training.results(
+        options.training,
+        observations=options.states,
+        seed=options.seed,
         progress=options.progress,
     )
 

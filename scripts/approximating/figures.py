@@ -27,17 +27,17 @@ def through_training(table: pd.DataFrame) -> Figure:
         for column, style in (("measured_r2", "-"), ("gaussian_r2", ":")):
             rest = group.assign(rest=1 - group[column])
             label = name if style == "-" else None
-            _band(left, with_intervals(rest, ["step"], "rest"), "step", colour, label, style)
-        _band(middle, with_intervals(group, ["step"], "kl"), "step", colour, name)
+            band(left, with_intervals(rest, ["step"], "rest"), "step", colour, label, style)
+        band(middle, with_intervals(group, ["step"], "kl"), "step", colour, name)
         if degree <= 2:
-            _band(right, with_intervals(group, ["step"], "accuracy"), "step", colour, name)
+            band(right, with_intervals(group, ["step"], "accuracy"), "step", colour, name)
     own = table[table.degree == 1]
     for column, style, label in (
         ("network_accuracy", "-", "network"),
         ("network_train_accuracy", ":", "network, training images"),
     ):
         bands = with_intervals(own, ["step"], column)
-        _band(right, bands, "step", COLOURS[0], label, style)
+        band(right, bands, "step", COLOURS[0], label, style)
     left.set(yscale="log", ylabel="1 - R², mean over classes")
     left.set_title("Unexplained share of the logits\n(dotted: closed form under the Gaussian)")
     middle.set(yscale="log", ylabel="nats", title="KL of the approximant from the network")
@@ -142,13 +142,13 @@ def removals(table: pd.DataFrame) -> Figure:
     of = table[table.directions == "linear approximant"]
     for name, colour in PREDICTORS.items():
         own = of[of.predictor == name]
-        _band(left, with_intervals(own, ["k"], "accuracy"), "k", colour, f"{name}, removed")
-        _band(left, with_intervals(own, ["k"], "noise"), "k", colour, f"{name}, noise", ":")
+        band(left, with_intervals(own, ["k"], "accuracy"), "k", colour, f"{name}, removed")
+        band(left, with_intervals(own, ["k"], "noise"), "k", colour, f"{name}, noise", ":")
     left.set_title("Singular directions of the linear approximant", fontsize=10)
     kinds = zip(table.directions.unique(), ("tab:blue", "grey", "tab:purple"), strict=True)
     for kind, colour in kinds:
         own = table[(table.directions == kind) & (table.predictor == "network")]
-        _band(middle, with_intervals(own, ["k"], "accuracy"), "k", colour, kind)
+        band(middle, with_intervals(own, ["k"], "accuracy"), "k", colour, kind)
         means = own.groupby("k")[["norm", "accuracy"]].mean()
         right.plot(means.norm, means.accuracy, ".-", lw=1.2, color=colour, label=kind)
     noise = table[table.predictor == "network"].groupby(["directions", "k"])[["norm", "noise"]]
@@ -182,16 +182,16 @@ def masks(images: Images, found: dict[str, Sequence[Tensor]], table: pd.DataFram
         own = table[table.masks == kind]
         for name, colour in PREDICTORS.items():
             each = own[own.predictor == name]
-            _band(axes, with_intervals(each, ["size"], "masked"), "size", colour, f"{name}, mask")
+            band(axes, with_intervals(each, ["size"], "masked"), "size", colour, f"{name}, mask")
             bands = with_intervals(each, ["size"], "noise")
-            _band(axes, bands, "size", colour, f"{name}, noise", ":")
+            band(axes, bands, "size", colour, f"{name}, noise", ":")
         axes.set(xlabel="norm added / mean norm of an image", ylabel="test accuracy")
         axes.set_title(f"Masks of the {kind}" if "quad" in kind else f"Masks {kind}", fontsize=10)
     for kind, style in zip(found, ("-", "--"), strict=True):
         own = table[table.masks == kind]
         for name, colour in PREDICTORS.items():
             bands = with_intervals(own[own.predictor == name], ["size"], "towards")
-            _band(drawn[2], bands, "size", colour, f"{name}, {kind}", style)
+            band(drawn[2], bands, "size", colour, f"{name}, {kind}", style)
     drawn[2].set(xlabel="norm added / mean norm of an image")
     drawn[2].set_ylabel("other classes' images taken\nfor the mask's class")
     for axes in drawn:
@@ -207,9 +207,10 @@ def _picture(axes: Axes, vector: Tensor, images: Images) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _band(
+def band(
     axes: Axes, group: pd.DataFrame, x: str, colour: str, label: str | None, style: str = "-"
 ) -> None:
+    """Draw a line of means and the interval around it."""
     axes.plot(group[x], group["mean"], style, lw=1.2, color=colour, label=label)
     axes.fill_between(group[x], group["low"], group["high"], color=colour, alpha=0.15, lw=0)
 

@@ -103,8 +103,8 @@ def _cubature(layer: Any, x: Tensor) -> float:
     inner = mass > 1e-12
     return max(
         worst(p(points)[inner], fitted[inner]),
-        worst(p.variance / scale, whole / scale) * (whole / scale).max().item(),
-        worst(p.r2 * p.variance / scale, (whole - left) / scale),
+        ((p.variance - whole) / scale).abs().max().item(),
+        ((p.r2 * p.variance - (whole - left)) / scale).abs().max().item(),
     )
 
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from torch import nn
 
 from agents import Agent
-from agents.polynomial_twin import polynomial_twin
+from agents.polynomial_twin import polynomial_twin, regrouped
 from envs import Maze, observe
 from probes.trace import Writer
 from rlbilinear import QuadraticForm, eigenfilters, scale_eigenfilters
@@ -102,10 +102,62 @@ def test_the_agents_part_whole(run, tmp_path):
     assert len(bilinear) == 2 and bilinear.kl.abs().max() < 1e-6  # its own polynomial
 
 
+def test_agents_through_training(run, tmp_path):
+    small = {"channels": (6,), "blocks": (1,), "stem_kernel": 5, "stem_stride": 4, "features": 12}
+    for seed in range(2):
+        for frames in (512, 1024):
+            agent = Agent.new("impala", game="coinrun", seed=seed, **small)
+            with torch.no_grad():
+                agent.layer("dense").bias.add_(frames / 512 - 1)
+            agent.save(tmp_path / f"runs/seed{seed}/checkpoints/{frames:012d}/agent")
+    out = tmp_path / "out"
+    run("--out", out, "--training", tmp_path / "runs", "--states", "24", "--no-progress")
+    table = pd.read_csv(out / "agent_training.csv")
+    assert len(table) == 2 * 2 * 2 * 2 and set(table.layer) == {"block1.branch", "dense"}
+    assert set(table.frames) == {512, 1024} and set(table.seed) == {"seed0", "seed1"}
+    branch = table[table.layer == "block1.branch"]
+    linear, quadratic = (branch[branch.degree == n].measured_median.to_numpy() for n in (1, 2))
+    assert (linear < quadratic).all() and (quadratic < 1).all()
+    dense = table.query("layer == 'dense' and degree == 1").pivot(index="seed", columns="frames")
+    for column in ("gaussian_median", "measured_median"):  # biases so large that nothing is cut
+        assert dense[column][1024].min() > 0.999 and dense[column][512].min() < 0.99
+    with pytest.raises(SystemExit, match="--training: no checkpoints/"):
+        run("--out", tmp_path / "none", "--training", out)
+
+
+def test_tails_of_hidden_units():
+    from scipy.stats import kurtosis, norm
+
+    from approximating.tails import tails
+
+    small = {"channels": (6,), "blocks": (1,), "stem_kernel": 5, "stem_stride": 4, "features": 12}
+    agent = regrouped(Agent.new("impala", **small))
+    observations = observe([Maze.from_seed(seed) for seed in range(5)])
+    (row,) = tails(agent, {"block1.branch": "block1.relu"}, observations).itertuples()
+
+    def median(values):
+        return np.quantile(values, 0.5, method="lower")  # as torch's
+
+    layer = agent.layer("block1.branch")
+    x = agent.activations(observations, ["block1.relu"])["block1.relu"]
+    with torch.no_grad():
+        y = layer[0](x).movedim(1, -1).flatten(0, -2).double().numpy()
+    assert row.kurtosis == pytest.approx(median(kurtosis(y, fisher=False)), rel=1e-2)
+    m, s = y.mean(0), y.std(0)
+    assert row.active == pytest.approx(median((y > 0).mean(0)), abs=1e-6)
+    assert row.active_gaussian == pytest.approx(median(norm.cdf(m / s)), abs=1e-3)
+    expected = m * norm.cdf(m / s) + s * norm.pdf(m / s)
+    hidden = y.clip(0)
+    shift = np.abs(expected - hidden.mean(0)) / hidden.std(0)
+    assert row.unit_shift == pytest.approx(median(shift), rel=2e-2)
+    assert row.output_shift > 0 and row.cancelled > 0
+
+
 def test_bad_options_are_refused(run, tmp_path, capsys):
     for options, message in (
         (("--activation", "step"), "--activation: 'step' is none of relu, gelu, silu, tanh"),
         (("--seeds", "0"), "--seeds: expected at least 1, got 0"),
+        (("--agent", "a", "--training", "b"), "--agent, --training: choose one of them"),
         (("--agent", "nobody"), "'nobody' is no folder, nor an agent of the zoo"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+from agents import Agent
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -15,18 +17,38 @@ def exactness(monkeypatch):
     return importlib.import_module("exactness")
 
 
-def test_every_identity_holds_on_random_layers_and_on_the_shipped_agent(
-    exactness, monkeypatch, tmp_path, capsys
-):
-    arguments = ["--layers", "2", "--observations", "2", "--out", str(tmp_path)]
+@pytest.fixture
+def small(tmp_path):
+    """The folder of an agent with all kinds of layers that identities are about."""
+    agent = Agent.new("bimpala-compact", seed=1, channels=6, blocks=(2, 1), features=8)
+    head = agent.layer("action_net")
+    torch.nn.init.normal_(head.weight, std=1.0)
+    agent.save(tmp_path / "small")
+    return str(tmp_path / "small")
+
+
+def check(exactness, agent, monkeypatch, out):
+    arguments = ["--agent", agent, "--layers", "2", "--observations", "2", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["scripts/exactness.py", *arguments])
     exactness.main()
-    table = pd.read_csv(tmp_path / "exactness.csv")
+    table = pd.read_csv(out / "exactness.csv")
     assert set(table["of"]) == {"dense", "convolution", "agent"}
-    assert table["agent"].max() < 1e-10
     assert len(table) > 60 and not table.duplicated(["identity", "of"]).any()
+    assert table["agent"].max() < 1e-10
     assert table["random layers"].isna().tolist() == (table["of"] == "agent").tolist()
+    return table
+
+
+def test_every_identity_holds_on_random_layers_and_on_an_agent(
+    exactness, small, monkeypatch, tmp_path, capsys
+):
+    table = check(exactness, small, monkeypatch, tmp_path)
     assert all(name in capsys.readouterr().out for name in table["identity"].tail(1))
+
+
+@pytest.mark.slow
+def test_every_identity_holds_on_the_shipped_agent(exactness, monkeypatch, tmp_path):
+    check(exactness, "maze-bimpala-compact", monkeypatch, tmp_path)
 
 
 def test_errors_above_the_bound_and_those_that_are_no_number_are_named(exactness):

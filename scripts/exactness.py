@@ -30,7 +30,7 @@ from envs import ProcgenVecEnv
 from identities.identity import Identity, Layer
 from rlbilinear import BilinearConv2d, BilinearLinear
 
-MODULES = ("decomposition", "tensors", "edits")
+MODULES = ("decomposition", "tensors", "edits", "approximants")
 """Where identities are listed, in scripts/identities."""
 
 

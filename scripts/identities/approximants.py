@@ -27,7 +27,7 @@ from rlbilinear import (
 from rlbilinear.moments import ACTIVATIONS, expand
 
 DEGREE = 4
-UNITS = 2
+UNITS = 1
 """hidden units of which integrals are taken, for each layer"""
 
 

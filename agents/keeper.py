@@ -23,9 +23,10 @@ class Keeper(BaseCallback):
     there is nothing to wait for. Copying it takes about 50 ms a rollout of 64 environments.
 
     It also ends a run that diverges, at what no healthy one can come to, so that there is nothing
-    to tune: numbers that are not finite, and expected returns beyond what the clipped rewards
-    can add up to. (The size of gradients says little: they are clipped, and Adam's steps do
-    not depend on it. It is in TensorBoard.)
+    to tune: numbers that are not finite, and in half of a rollout's frames expected returns beyond
+    what the clipped rewards can add up to. (On single frames, polynomials have such from the
+    start. The size of gradients says little: they are clipped, and Adam's steps do not depend on
+    it. It is in TensorBoard.)
 
     Args:
         stop: looked at in every step of the environments, and where `watching`.
@@ -91,11 +92,11 @@ class Keeper(BaseCallback):
             self._stop.check()
 
     def _check_values(self, values: Float[np.ndarray, "..."]) -> None:
-        largest, bound = np.abs(values).max(), _largest_return(self.model)
-        if not largest <= bound:
+        typical, bound = np.median(np.abs(values)), _largest_return(self.model)
+        if not typical <= bound:
             raise FloatingPointError(
-                f"expected returns of up to {largest:.3g}, of normalised rewards that cannot add "
-                f"up to more than {bound:.3g}"
+                f"expected returns of {typical:.3g} (median), of normalised rewards that cannot "
+                f"add up to more than {bound:.3g}"
             )
 
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents import Agent
 from agents.checkpoint import Observations
 from agents.heads import policy_form, policy_forms, trunk_shape, value_form
-from identities.identity import Identity, worst
+from identities.identity import Identity, patches_of, worst
 from rlbilinear import (
     channel_spatial_svd,
     eigenfilters,
@@ -126,9 +125,7 @@ def _head(layer: Any, x: Tensor) -> float:
 
 def _patches(conv: Any, x: Tensor) -> float:
     u = _direction(conv)
-    patches = F.unfold(
-        x, conv.left.kernel_size, conv.left.dilation, conv.left.padding, conv.left.stride
-    ).mT
+    patches = patches_of(conv, x)
     return worst(conv.quadratic_form(u)(patches), _along(u, conv(x)).flatten(1))
 
 
@@ -178,9 +175,7 @@ def _residual_conv(conv: Any, x: Tensor) -> float:
         each.padding = tuple((k - 1) // 2 * d for k, d in sizes)
     skip = nn.Conv2d(conv.in_channels, conv.out_channels, 1, conv.left.stride).to(x)
     u = _direction(conv)
-    patches = F.unfold(
-        x, conv.left.kernel_size, conv.left.dilation, conv.left.padding, conv.left.stride
-    ).mT
+    patches = patches_of(conv, x)
     y = conv(x)
     rows, columns = y.shape[2:]
     expected = _along(u, skip(x)[..., :rows, :columns] + y).flatten(1)

@@ -12,8 +12,9 @@ from agents import Agent
 from agents.checkpoint import Observations
 from agents.edits import SWAPPED_ACTIONS, Mirror
 from agents.truncate import dense_ranks, truncate_dense
-from identities.identity import Identity, exact_outputs, worst
+from identities.identity import Identity, exact_outputs, patches_of, worst
 from rlbilinear import BilinearConv2d, compress
+from rlbilinear.editing import Axis
 from rlbilinear.edits import (
     AddBias,
     KeepEigenfilters,
@@ -66,7 +67,7 @@ def _turned_filters(layer: Any, x: Tensor) -> float:
     a, b = torch.randn(2, layer.left.weight[0].numel()).to(x)
     form = layer.quadratic_form(u)
     turned = form.pullback(_rotation(a, b).T)
-    read = _patches(layer, x)
+    read = patches_of(layer, x)
     change = (turned(read) - form(read)).reshape(_map_shape(layer(x)))
     return worst(RotateFilters(u, a, b)(layer)(x), _write(layer(x), u, change))
 
@@ -122,7 +123,7 @@ def _undone(layer: Any, x: Tensor) -> float:
 def _patched(agent: Agent, observations: Observations) -> float:
     """Ablate in the weights, and by a hook that takes the filter's map off the block's output."""
     part = f"{ABLATED}.bilinear"
-    layer = copy.deepcopy(agent.layer(part)).double()
+    layer: Any = copy.deepcopy(agent.layer(part)).double()
     u = _output(layer, torch.zeros(1).double())
     (value,), (filter_,) = layer.quadratic_form(u).eigh(1)
     exact = _exact(agent)
@@ -141,7 +142,8 @@ def _patched(agent: Agent, observations: Observations) -> float:
 def _mirrored(agent: Agent, observations: Observations) -> float:
     images = torch.as_tensor(observations).double() / 255
     errors = []
-    for axis, side in (("horizontal", -1), ("vertical", -2)):
+    sides: dict[Axis, int] = {"horizontal": -1, "vertical": -2}
+    for axis, side in sides.items():
         mirrored = exact_outputs(Mirror(axis)(_exact(agent)), images.flip(side))
         outputs = exact_outputs(agent, images)
         swapped = outputs["action_net"][:, list(SWAPPED_ACTIONS[axis])]
@@ -190,14 +192,6 @@ def _output(layer: Any, like: Tensor) -> Tensor:
     """Draw an output direction."""
     outputs = layer.out_channels if isinstance(layer, BilinearConv2d) else layer.out_features
     return torch.randn(outputs).to(like)
-
-
-def _patches(layer: Any, x: Tensor) -> Tensor:
-    """Return the inputs of a direction's form at every position."""
-    if not isinstance(layer, BilinearConv2d):
-        return x
-    conv = layer.left
-    return F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride).mT
 
 
 def _map_shape(y: Tensor) -> tuple[int, ...]:

@@ -6,12 +6,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from agents import Agent
 from agents.checkpoint import Observations
 from agents.depth import OBSERVATIONS
 from agents.network import HEADS
 from rlbilinear import BilinearConv2d, BilinearLinear
+from rlbilinear.convolution import geometry
 
 Layer = BilinearLinear | BilinearConv2d
 LayerError = Callable[[Layer, Tensor], float]
@@ -40,6 +42,15 @@ def worst(found: Tensor, expected: Tensor) -> float:
     difference = (found.detach().double() - expected.detach().double()).abs().amax()
     scale = expected.detach().double().abs().amax()
     return (difference / scale.clamp(min=torch.finfo(torch.float64).tiny)).item()
+
+
+def patches_of(layer: Layer, x: Tensor) -> Tensor:
+    """Return the inputs of a layer's forms: of a convolution, the patch at every position."""
+    if not isinstance(layer, BilinearConv2d):
+        return x
+    stride, padding, dilation = geometry(layer)
+    kernel = layer.left.weight.shape[2:]
+    return F.unfold(x, (kernel[0], kernel[1]), dilation, padding, stride).mT
 
 
 def exact_outputs(agent: Agent, observations: Observations | Tensor) -> dict[str, Tensor]:

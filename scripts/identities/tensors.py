@@ -4,14 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from agents import Agent
 from agents.checkpoint import Observations
 from agents.depth import inputs_of, polynomial_parts
-from identities.identity import Identity, exact_outputs, worst
+from identities.identity import Identity, exact_outputs, patches_of, worst
 from rlbilinear import (
-    BilinearConv2d,
     BilinearLinear,
     BilinearStack,
     Stage,
@@ -163,11 +161,7 @@ IDENTITIES = [
 def _patches(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the inputs of a layer's tensor, and its outputs, the last axis over outputs."""
     y = layer(x).detach()
-    if not isinstance(layer, BilinearConv2d):
-        return x, y
-    conv = layer.left
-    patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride).mT
-    return patches, y.flatten(2).mT
+    return patches_of(layer, x), y if y.ndim == 2 else y.flatten(2).mT
 
 
 def _matrices(tensor: BilinearTensor) -> Tensor:

@@ -60,7 +60,8 @@ def play(
     """Return observations of an agent in play, on levels from ``start_level`` on."""
     env = ProcgenVecEnv(agent.config.game, ENVIRONMENTS, start_level=start_level, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    kept, step = [], 0
+    kept: list[UInt8[np.ndarray, "envs channels height width"]] = []
+    step = 0
     try:
         seen = np.asarray(env.reset())
         while len(kept) * ENVIRONMENTS < count:

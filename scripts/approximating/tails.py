@@ -32,7 +32,9 @@ def tails(
     """
     rows = []
     for name, before in branches.items():
-        first, _, last = copy.deepcopy(agent.layer(name)).double()
+        branch = copy.deepcopy(agent.layer(name)).double()
+        assert isinstance(branch, nn.Sequential)
+        first, _, last = branch
         assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
         x = torch.as_tensor(agent.activations(observations, [before])[before]).double()
         with torch.no_grad():

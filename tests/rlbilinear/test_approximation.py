@@ -133,3 +133,17 @@ def test_saved_converted_and_refused(tmp_path):
     fitted = approximate(networks()["mlp"], 1, mixture=mixture)
     with pytest.raises(ValueError, match="does not hold the network's own function"):
         refit(fitted, x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", networks())
+def test_cuda(kind):
+    network, x = networks()[kind], heavy(300)
+    here = refit(approximate(network, 2, *estimate_gaussian(x)), x)
+    for part in [network] if isinstance(network, nn.Module) else network[::2]:
+        part.cuda()
+    there = refit(approximate(network, 2, *estimate_gaussian(x.cuda())), x.cuda())
+    assert there(x.cuda()).is_cuda and to_module(there, torch.float64)(x.cuda()).is_cuda
+    torch.testing.assert_close(there(x.cuda()).cpu(), here(x))
+    torch.testing.assert_close(there.r2.cpu(), here.r2)
+    torch.testing.assert_close(there.to("cpu")(x), here(x))

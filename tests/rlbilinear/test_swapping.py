@@ -208,3 +208,15 @@ def test_a_network_in_training_mode_is_looked_at_in_evaluation_mode():
     hidden = network.eval()[:3](x).detach()
     expected = approximate(network[3], 2, *estimate_gaussian(hidden))(hidden)
     torch.testing.assert_close(found.network(x), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fit", ["gaussian", "inputs"])
+def test_cuda(convnet, fit):
+    x = inputs(30, 2, 6, 6)
+    here = replace_layers(convnet, ["1", "3"], 2, x, fit=fit)
+    there = replace_layers(convnet.cuda(), ["1", "3"], 2, x.cuda(), fit=fit)
+    torch.testing.assert_close(there.network(x.cuda()).cpu(), here.network(x))
+    for name, r2 in here.r2.items():
+        torch.testing.assert_close(there.r2[name].measured.cpu(), r2.measured)
+        torch.testing.assert_close(there.r2[name].gaussian.cpu(), r2.gaussian)

@@ -1,6 +1,6 @@
 """The report in words: what was compared, what came out, and what it does not allow to say."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -177,8 +177,8 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
     yield "\nWhat this does not yet allow to say"
     lines: list[str] = []
     held_out = pairs[pairs["measure"] == "held_out"]
-    for _, row in held_out.iterrows():
-        lines.extend(_undecided(row, margin))
+    for _, rows in _by_pair(held_out):
+        lines.extend(_undecided(rows, margin))
     missing = found.status[~found.status["finished"]]
     if len(missing):
         lines.append(f"Runs that are not finished ({len(missing)}) count in no final score.")
@@ -212,34 +212,65 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
     yield from (f"- {line}" for line in lines)
 
 
-def _undecided(row: pd.Series, margin: float) -> Iterator[str]:
-    """Say what a pair's seeds leave open in a game."""
-    where = "Over all games" if row["game"] == ALL_GAMES else f"In {row['game']}"
-    names = f"{row['one']} and {row['other']}"
-    low, high = row["difference_low"], row["difference_high"]
-    if row["seeds"] < 2:
-        yield f"{where}: anything of {names}. One seed each compares two agents, no architectures."
-    elif np.isnan(low):
-        yield f"{where}: anything of {names}. Seeds of the same score show no spread to judge by."
-    elif row["verdict"] == "undecided":
+def _undecided(rows: pd.DataFrame, margin: float) -> Iterator[str]:
+    """Say what the seeds of a pair leave open, in which games."""
+    names = " and ".join(rows[["one", "other"]].iloc[0])
+    single = rows[rows["seeds"] < 2]
+    if len(single):
         yield (
-            f"{where}: whether {names} differ, and which is better. With {row['seeds']} seeds, "
-            f"every difference from {low:+.2g} to {high:+.2g} fits."
+            f"Anything of {names} in {_games(single)}: one seed each compares two agents, no "
+            "architectures."
         )
-        needed, (least, most) = row["seeds_for_margin"], spread_known_within(row["seeds"])
-        seeds = "more than 1,000" if np.isnan(needed) else f"about {needed:.0f}"
-        if not needed <= row["seeds"]:
-            yield (
-                f"{where}: that they are comparable within {margin:g}. If they are, it takes "
-                f"{seeds} seeds to show it at the spread measured, which may be {least:.2g} to "
-                f"{most:.2g} times as large."
-            )
-    ends = row["of_these_agents_low"], row["of_these_agents_high"]
-    if row["verdict"].startswith(("undecided", "one seed")) and (ends[0] > 0 or ends[1] < 0):
+    alike = rows[(rows["seeds"] > 1) & rows["difference_low"].isna()]
+    if len(alike):
         yield (
-            f"{where}: that the architectures differ, though these very agents do on such levels "
-            f"({ends[0]:+.2g} to {ends[1]:+.2g}): others, trained alike, need not."
+            f"Anything of {names} in {_games(alike)}: seeds of the same score show no spread to "
+            "judge by."
         )
+    wide = rows[rows["verdict"] == "undecided"]
+    if len(wide):
+        fits = [
+            f"{row['difference_low']:+.2g} to {row['difference_high']:+.2g}" for row in _of(wide)
+        ]
+        yield (
+            f"Whether {names} differ, and which is better, in {_games(wide, fits)}: all of these "
+            "differences fit the seeds there are."
+        )
+        needed = [_seeds(row) for row in _of(wide)]
+        fewest = wide["seeds"].min()
+        least, most = spread_known_within(fewest)
+        yield (
+            f"That they are comparable within {margin:g}. If they are, it takes, at the spread "
+            f"measured, this many seeds to show it: {_games(wide, needed)}. Measured on {fewest} "
+            f"seeds, the spread may be {least:.2g} to {most:.2g} times as large."
+        )
+    open_ = rows[rows["verdict"].str.startswith(("undecided", "one seed"))]
+    apart = open_[(open_["of_these_agents_low"] > 0) | (open_["of_these_agents_high"] < 0)]
+    if len(apart):
+        yield (
+            f"That the architectures differ where these very agents do, in "
+            f"{_games(apart, [_ends(row, 'of_these_agents') for row in _of(apart)])}: others, "
+            "trained alike, need not."
+        )
+
+
+def _games(rows: pd.DataFrame, said: Sequence[str] | None = None) -> str:
+    """List the games of some rows, each with what is said of it."""
+    if said is None:
+        return ", ".join(rows["game"])
+    return ", ".join(f"{game} ({text})" for game, text in zip(rows["game"], said, strict=True))
+
+
+def _of(rows: pd.DataFrame) -> list[pd.Series]:
+    return [row for _, row in rows.iterrows()]
+
+
+def _seeds(row: pd.Series) -> str:
+    """Say how many seeds bring the half-width of an interval to the margin."""
+    number = row["seeds_for_margin"]
+    if number is None or np.isnan(number):
+        return "more than 1,000"
+    return f"{number:.0f}" if number > row["seeds"] else "more: it is near the margin"
 
 
 def _by_pair(pairs: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:

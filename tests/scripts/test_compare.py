@@ -153,8 +153,21 @@ def test_the_report_is_made_again_without_training(results, compare, capsys):
     assert "1 game, 2 architectures, 2 seeds: 4 of 4 runs finished (64 frames)" in said
     assert f"learning_rate: {TINY} 0.0005, {TINY},learning_rate=1e-3 0.001" in said
     assert (results / "report" / "summary.csv").read_bytes() == before
-    compare(results, "--report-only", "--device=cpu", "--seeds=1")
-    assert "1 seed: 2 of 2 runs finished" in capsys.readouterr().out
+
+
+def test_a_report_is_of_the_runs_asked_for(results):
+    from compare import Options, chosen
+
+    def places(**axes):
+        runs = chosen(Options(results, report_only=True, **axes))
+        return [(run.architecture, run.seed) for run in runs]
+
+    other = f"{TINY},learning_rate=1e-3"
+    assert places() == [(TINY, 0), (TINY, 1), (other, 0), (other, 1)]
+    assert places(seeds=(1,)) == [(TINY, 1), (other, 1)]
+    assert places(architectures=(other, TINY), seeds=(0,)) == [(other, 0), (TINY, 0)]
+    with pytest.raises(ValueError, match=r"seeds: .* has no runs of 7; there are 0, 1"):
+        places(seeds=(0, 7))
 
 
 def test_another_run_is_refused_before_anything_starts(results, compare):
@@ -338,14 +351,18 @@ def words(found, margin=0.1):
 
 def test_the_words_say_what_seeds_leave_open(scripts_on_path):
     said = words(collected({("maze", "A"): [7.0, 8.0], ("maze", "B"): [6.5, 6.0]}))
-    assert "whether A and B differ, and which is better. With 2 seeds" in said
-    assert "it takes about" in said and "0.45 to 32 times" in said
-    assert "these very agents do on such levels" in said
+    low, high = stats.t.interval(0.95, 1, loc=0.25, scale=0.15)
+    assert (
+        f"Whether A and B differ, and which is better, in maze ({low:+.2g} to {high:+.2g})" in said
+    )
+    assert "this many seeds to show it: maze (20). Measured on 2 seeds" in said
+    assert "0.45 to 32 times" in said
+    assert "differ where these very agents do, in maze ([+0." in said
     one = words(collected({("maze", "A"): [7.0], ("maze", "B"): [6.5]}))
-    assert "One seed each compares two agents, no architectures" in one
+    assert "Anything of A and B in maze: one seed each compares two agents" in one
     assert "[" not in one.split("maze  A")[1].splitlines()[0]
     sure = words(collected({("maze", "A"): [9.0, 9.1, 9.05], ("maze", "B"): [6.0, 6.1, 6.03]}))
-    assert "A is higher" in sure and "whether A and B differ" not in sure
+    assert "A is higher" in sure and "Whether A and B differ" not in sure
 
 
 def test_figures_are_drawn_of_many_seeds_and_games(scripts_on_path, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
@@ -97,12 +98,13 @@ def colour_bar(
     label: str,
     *,
     location: Literal["right", "bottom"] = "right",
-) -> None:
-    """Draw the scale that the axes share."""
+) -> Colorbar:
+    """Draw the scale that the axes share, and return it."""
     scale = ScalarMappable(Normalize(-limit, limit), SIGNED)
     bar = figure.colorbar(scale, ax=axes, location=location, fraction=0.04, pad=0.02)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
+    return bar
 
 
 def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:

@@ -105,6 +105,9 @@ def channel_spatial_over(
             if row == 0:
                 axes.set_title(name, fontsize=10)
         colour_bar(figure, grid[:, column], limit, "", location="bottom")
+    level = colour_bar(figure, grid[:, 0], 1.0, "", location="bottom")
+    level.ax.clear()  # it only keeps the first column as high as the others
+    level.ax.set_axis_off()
     for row, axes in enumerate(grid[:, 0]):
         picture(axes, image)
         axes.set_title(

@@ -385,7 +385,7 @@ def _newest(run: Path) -> Path | None:
 def _last_checkpoint(options: TrainOptions) -> Path:
     """Find the newest checkpoint of a run, if it is the run that the options describe."""
     run = options.out
-    recorded, given = _identity(_read(run / OPTIONS)["options"]), _identity(_recorded(options))
+    recorded, given = _identity(_read(run / OPTIONS)["options"]), identity(options)
     # a run of an older version has the defaults of the options that came later
     recorded = {**_identity(_recorded(TrainOptions(run))), **recorded}
     others = [
@@ -401,6 +401,11 @@ def _last_checkpoint(options: TrainOptions) -> Path:
     if found is None:
         raise CheckpointError(f"{run} holds no checkpoint yet: start it with overwrite")
     return found
+
+
+def identity(options: TrainOptions) -> dict[str, Any]:
+    """Return what makes a run another run: its options, but for those that may be others later."""
+    return _identity(_recorded(options))
 
 
 def _identity(recorded: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents import ppo
 from agents.checkpoint import CONFIG, CheckpointError
 from agents.folder import is_free
-from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, TrainOptions, train
+from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, TrainOptions, identity, train
 from agents.scores import final_scores
 from agents.training_state import NUMBERS
 
@@ -47,7 +46,7 @@ def recorded_options(run: Path) -> TrainOptions:
 
 def differences(one: TrainOptions, other: TrainOptions) -> dict[str, tuple[Any, Any]]:
     """Return what makes two runs different runs, by option: what the one has, and the other."""
-    a, b = (ppo._identity(ppo._recorded(options)) for options in (one, other))
+    a, b = identity(one), identity(other)
     return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
 

@@ -95,6 +95,10 @@ def check(options: Options) -> None:
         raise ValueError(f"final_levels must be 2 or more, got {options.final_levels}")
     if not options.margin > 0:
         raise ValueError(f"margin must be positive, got {options.margin}")
+    if options.cpus_per_run is not None and options.cpus_per_run < 1:
+        raise ValueError(f"cpus_per_run must be 1 or more, got {options.cpus_per_run}")
+    if options.gpus_per_run is not None and not options.gpus_per_run >= 0:
+        raise ValueError(f"gpus_per_run must be 0 or more, got {options.gpus_per_run}")
 
 
 def chosen(options: Options) -> list[Run]:
@@ -163,7 +167,7 @@ def outcomes(options: Options, runs: Sequence[Run]) -> Generator[spread.Outcome,
     """Run them, by Ray or one after another, and say which.
 
     Raises:
-        ValueError: a cluster is asked for, and Ray is not installed or not asked for.
+        ValueError: a cluster or GPUs are asked for, and Ray is not installed or not asked for.
     """
     if options.address is not None and not options.ray:
         raise ValueError("--address is a Ray cluster's: it does not go with --no-ray")
@@ -177,6 +181,8 @@ def outcomes(options: Options, runs: Sequence[Run]) -> Generator[spread.Outcome,
             runs, given, final_levels=options.final_levels, progress=options.progress
         )
         return
+    if options.gpus_per_run is not None:
+        raise ValueError("--gpus-per-run is for runs that Ray spreads, and these are not")
     if options.ray:
         print("Ray is not installed (pip install 'rlbilinear[ray]'): ", end="")
     print("runs go one after another", flush=True)

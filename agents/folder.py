@@ -146,6 +146,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        _to_disk(temporary)
         os.replace(temporary, path)
     except OSError:
         with suppress(OSError):

@@ -164,8 +164,8 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
     - ``options.json``, with command, hardware and versions;
     - ``tensorboard/``, and ``results.json``, the held-out scores so far;
     - ``checkpoints/``, of which the newest is kept: from there the run goes on;
-    - ``trajectory/``, agents in half precision along training: untrained and after 1, 2, 4, 8, ...
-      rollouts, wherever the run is to end;
+    - ``trajectory/``, agents along training, in half precision where that holds their weights:
+      untrained and after 1, 2, 4, 8, ... rollouts, wherever the run is to end;
     - ``agent/``, when it has ended.
 
     Stopped at any moment the run resumes from its last checkpoint, on the same machine with as
@@ -184,8 +184,8 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
         OSError: the folder cannot be written, or no longer (a full disk); the last checkpoint
             stays, and is named.
         ValueError: an option is not accepted, or not the resumed run's.
-        FloatingPointError: weights or gradients that are not finite; the last checkpoint is from
-            before, stays, and is named.
+        FloatingPointError: the run diverged, as `Keeper` judges, or its gradients are not finite;
+            the last checkpoint is from before, stays, and is named.
         Stopped: SIGINT or SIGTERM (in the main thread); what was done is saved, but for the
             rollout under way.
     """
@@ -224,7 +224,10 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
 
     def keep() -> None:
         place = out / TRAJECTORY / _numbered(model.num_timesteps)
-        current([]).save(place, overwrite=True, dtype=torch.float16)
+        largest = max(weight.abs().max().item() for weight in agent.policy.parameters())
+        fits = largest <= torch.finfo(torch.float16).max
+        dtype = torch.float16 if fits else torch.float32
+        current([]).save(place, overwrite=True, dtype=dtype)
 
     def save(history: list[Scores]) -> None:
         write_json(out / RESULTS, {"frames": model.num_timesteps, "held_out": history})

@@ -209,7 +209,8 @@ def signalled(monkeypatch, owner, name, number, call):
 @pytest.mark.parametrize(
     ("owner", "name", "call", "frames"),
     [
-        (ProcgenVecEnv, "step_async", 2 * 16 + 5, 2 * ROLLOUT),  # in the third rollout
+        (ProcgenVecEnv, "step_async", 5, 0),  # in the first rollout
+        (ProcgenVecEnv, "step_async", 2 * 16 + 5, 2 * ROLLOUT),  # in the third
         (FastPPO, "train", 3, 2 * ROLLOUT),  # between it and its update
         (FastPPO, "_accumulate", 2 * 2 + 2, 2 * ROLLOUT),  # in that, when half of it is done
         (recorder, "evaluate", 2, 4 * ROLLOUT),

@@ -13,7 +13,7 @@ from agents import Agent
 from agents.folder import check_free, new_folder, write_json
 from envs import EVALUATION, FITTING
 from probes.concepts import cheese_presence
-from probes.dataset import collect
+from probes.dataset import collect, counterfactual_pairs
 from probes.directions import find_direction
 from probes.edits import bilinear_part
 from probes.patches import TopActivations, play, top_activations
@@ -94,7 +94,7 @@ def decompose(
         filters: eigenfilters drawn.
         levels: held-out levels that are played: what excites the filters most is sought in all
             frames, and one of four states of each level is explained.
-        fit_levels: levels on which a probe is fitted.
+        fit_levels: levels on which a probe is fitted, or a difference found.
         seed: of states and play.
         settings: what to record besides, such as versions and the command line.
         progress: show bars.
@@ -104,17 +104,12 @@ def decompose(
     """
     part_name, _ = bilinear_part(agent, layer)
     step = layer.split(".")[0]
-    fit = None
+    fitting, fit, pairs = FITTING.first(fit_levels), None, None
     if direction == "probe":
-        fit = collect(
-            agent,
-            FITTING.first(fit_levels),
-            [step],
-            [cheese_presence],
-            seed=seed,
-            progress=progress,
-        )
-    named = find_direction(agent, step, direction, fit)
+        fit = collect(agent, fitting, [step], [cheese_presence], seed=seed, progress=progress)
+    elif direction == "difference":
+        pairs = counterfactual_pairs(fitting, seed=seed, progress=progress)
+    named = find_direction(agent, step, direction, fit, pairs)
     seen = collect(
         agent, EVALUATION.first(levels), [step, maps_before(agent, step)], [cheese_presence],
         states_per_level=4, edited=0.0, seed=seed, progress=progress,

@@ -12,8 +12,10 @@ from agents import Agent
 from agents.heads import policy_form, trunk_shape
 from envs import ACTIONS_OF_MOVE, Move
 from probes.concepts import cheese_presence
-from probes.dataset import ActivationDataset
+from probes.dataset import ActivationDataset, Pairs
+from probes.interchange import activation_differences
 from probes.reading import fit_probe
+from probes.subspaces import difference_subspace
 from rlbilinear import channel_spatial_svd, eigenmaps, group_directions
 
 
@@ -35,17 +37,23 @@ class NamedDirection:
 
 
 def find_direction(
-    agent: Agent, layer: str, name: str, data: ActivationDataset | None = None
+    agent: Agent,
+    layer: str,
+    name: str,
+    data: ActivationDataset | None = None,
+    pairs: Pairs | None = None,
 ) -> NamedDirection:
     """Find a direction over a layer's outputs by its name.
 
     Args:
         agent: the agent.
         layer: whose outputs.
-        name: ``probe`` (for the cheese, fitted on ``data``); the index of a channel; a move
-            (left, down, up, right, stay); or a ``.npy`` file with a vector over the outputs, or
-            over maps, of which the foremost channel pattern is taken.
+        name: ``probe`` (for the cheese, fitted on ``data``); ``difference`` (what changes most
+            over ``pairs``, where only the cheese moves); the index of a channel; a move (left,
+            down, up, right, stay); or a ``.npy`` file with a vector over the outputs, or over maps,
+            of which the foremost channel pattern is taken.
         data: states with the layer's activations, for ``probe``.
+        pairs: matched states, for ``difference``.
 
     For a move the direction is what tells its actions from all others: at the dense layer, the
     difference of their rows in the policy's head. At a layer of the last stage, where the stream
@@ -54,7 +62,7 @@ def find_direction(
 
     Raises:
         ValueError: another name (the choices are listed), one that the layer has not, a direction
-            of another size, or ``probe`` without data.
+            of another size, ``probe`` without data, or ``difference`` without pairs.
     """
     shape = _output_shape(agent, layer)
     outputs = shape[0]
@@ -64,6 +72,13 @@ def find_direction(
         vector = torch.as_tensor(fit_probe(data, layer, cheese_presence).direction)
         vector = vector.double()
         return NamedDirection(vector / vector.norm(), "the probe for the cheese")
+    if name == "difference":
+        if pairs is None:
+            raise ValueError("a difference needs pairs of states to be found in")
+        changes = activation_differences(agent, pairs, [layer])[layer]
+        vector = difference_subspace(changes, 1)[0]
+        sign = vector[vector.abs().argmax()].sign()  # it is free: where a cheese comes one goes
+        return NamedDirection(sign * vector, "what changes most when only the cheese moves")
     if name.isdecimal():
         if int(name) >= outputs:
             raise ValueError(f"{layer} has {outputs} outputs, numbered from 0; got {name}")
@@ -73,7 +88,7 @@ def find_direction(
     if Path(name).suffix == ".npy":
         return _of_file(Path(name), shape)
     raise ValueError(
-        f"unknown direction {name!r}; choose from probe, 0 to {outputs - 1}, "
+        f"unknown direction {name!r}; choose from probe, difference, 0 to {outputs - 1}, "
         f"{', '.join(move.name.lower() for move in Move)}, or a .npy file"
     )
 

@@ -29,7 +29,8 @@ class Options:
     layer: str = "block2"
     """a bilinear block, or dense"""
     direction: str = "probe"
-    """probe (for the cheese), the index of a channel, left|down|up|right|stay, or a .npy file"""
+    """probe (for the cheese), difference (what changes when only the cheese moves), the index of a
+    channel, left|down|up|right|stay, or a .npy file"""
     out: Path = Path("runs/decomposition")
     """folder of the results"""
     filters: int = 6
@@ -37,7 +38,7 @@ class Options:
     levels: int = 24
     """held-out levels that are played, to find what excites the filters most"""
     fit_levels: int = 60
-    """levels on which a probe is fitted"""
+    """levels on which a probe is fitted, or a difference found"""
     depth: bool = False
     """also follow the direction down through the layers below, with the R² of what is kept"""
     sweep: tuple[int, ...] = ()

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load
 from agents.heads import policy_form
-from envs import ACTIONS_OF_MOVE, Maze, Move, observe
+from envs import ACTIONS_OF_MOVE, FITTING, Maze, Move, observe
+from probes.dataset import counterfactual_pairs
 from probes.decomposition import Decomposition, check_output, decompose
 from probes.depth import with_depth
 from probes.directions import find_direction
@@ -49,13 +50,30 @@ def test_directions_by_name(agent, tmp_path):
     torch.testing.assert_close(named.vector, channel_spatial_svd(torch.tensor(maps)).channels[0])
 
 
+def test_a_difference_is_what_changes_when_the_cheese_moves(agent):
+    pairs = counterfactual_pairs(FITTING.first(6), pairs_per_level=2)
+    found = find_direction(agent, "block2", "difference", pairs=pairs).vector
+    before, after = (
+        agent.activations(states.observations, ["block2"])["block2"].double()
+        for states in (pairs.base, pairs.source)
+    )
+    rows = (after - before).movedim(1, -1).flatten(0, -2)
+    leading = torch.linalg.svd(rows, full_matrices=False).Vh[0]
+    assert abs(found @ leading).item() == pytest.approx(1) and found.max() == found.abs().max()
+
+
 def test_bad_directions_are_refused(agent, tmp_path):
     np.save(tmp_path / "short.npy", np.ones(5))
     for layer, name, message in (
-        ("block2", "north", "choose from probe, 0 to 31, left, down, up, right, stay, or a .npy"),
+        (
+            "block2",
+            "north",
+            "choose from probe, difference, 0 to 31, left, down, up, right, stay, or",
+        ),
         ("block2", "32", "32 outputs, numbered from 0"),
         ("block2", "right", "lies before a pool"),
         ("block2", "probe", "needs data"),
+        ("block2", "difference", "needs pairs"),
         ("block2", str(tmp_path / "short.npy"), r"shape \(32,\)"),
         ("block2", str(tmp_path / "none.npy"), "is no .npy file"),
     ):

@@ -2,9 +2,12 @@
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import nn
 
 from agents import Agent
-from agents.polynomial_twin import hidden_layers, polynomial_twin, regrouped, units
+from agents.architectures import ReluBlock
+from agents.polynomial_twin import hidden_layers, polynomial_twin, regrouped
+from agents.residual import Residual
 from envs import FITTING
 from probes.dataset import collect
 
@@ -18,10 +21,20 @@ def quadratic_twin(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -
     The ReLUs between residual blocks stay: with these replaced as well, the polynomials' degrees
     multiply, and no twin follows the agent. An agent without ReLU blocks is returned as it is.
     """
-    if not any(name.endswith(".branch") for name in units(regrouped(agent))):
+    if not has_relu_blocks(agent):
         return agent
     layers = hidden_layers(regrouped(agent))
     return polynomial_twin(agent, observations, layers, fit="inputs").agent
+
+
+def has_relu_blocks(agent: Agent) -> bool:
+    """Whether there are residual blocks that a quadratic can stand in for."""
+    found = [agent.layer(name) for name in agent.layer_names]
+    branches = [each[-1] for each in found if isinstance(each, Residual) and len(each)]
+    inside = [part for branch in branches for part in branch.modules()]
+    return any(isinstance(each, ReluBlock) for each in found) or any(
+        isinstance(part, nn.ReLU) for part in inside
+    )
 
 
 def twin_of(agent: Agent, *, levels: int = FITTED_LEVELS, seed: int = 0) -> Agent:
@@ -30,8 +43,7 @@ def twin_of(agent: Agent, *, levels: int = FITTED_LEVELS, seed: int = 0) -> Agen
     Raises:
         ValueError: the agent has no ReLU blocks, so that it has no twin but itself.
     """
-    fitted = collect(agent, FITTING.first(levels), [], [], states_per_level=2, seed=seed)
-    twin = quadratic_twin(agent, fitted.observations)
-    if twin is agent:
+    if not has_relu_blocks(agent):
         raise ValueError(f"twin: the agent has no ReLU blocks to approximate: {agent}")
-    return twin
+    fitted = collect(agent, FITTING.first(levels), [], [], states_per_level=2, seed=seed)
+    return quadratic_twin(agent, fitted.observations)

@@ -97,8 +97,8 @@ def eigenfilters(table: pd.DataFrame) -> Figure:
     )
     middle.set(ylabel="eigenfilters", ylim=(0, 1.4 * table["rank"].max()))
     right.set(ylabel="average precision, best of 8 filters' maps", ylim=(0, 1.02))
-    for axes in (left, middle, right):
-        axes.legend(fontsize=7)
+    for axes, place in ((left, "lower left"), (middle, "upper right"), (right, "upper right")):
+        axes.legend(fontsize=7, loc=place)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("The cheese probe's direction, block by block", fontsize=11)
     return figure

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import agents
@@ -188,6 +189,29 @@ def test_script_does_the_same_and_the_same_seed_gives_the_same_tables(
     assert again == first
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", ["beside", "instead"])
+def test_a_relu_agent_is_validated_by_its_quadratic_twin(
+    script, relu_agent, twin, tmp_path, monkeypatch
+):
+    relu_agent.save(tmp_path / "relu")
+    sizes = [f"--{name.replace('_', '-')}={size}" for name, size in SIZES.items()]
+    options = ["--agent", tmp_path / "relu", "--layer", "block1", "--twin", twin, *sizes]
+    run_script(script, monkeypatch, *options, "--out", tmp_path / "run")
+    assert "quadratic twin" in json.loads((tmp_path / "run/settings.json").read_text())["agent"]
+    tables = {path.stem for path in (tmp_path / "run/tables").iterdir()}
+    assert {"explained", "eigenfilters", "eigenfilter-counts", "writers", "edits"} <= tables
+    writers = pd.read_csv(tmp_path / "run/tables/writers.csv").writer
+    assert set(writers) == {"pool1", "block1.branch"}
+    r2 = pd.read_csv(tmp_path / "run/tables/explained.csv").r2.item()
+    assert (0 < r2 < 1) if twin == "beside" else r2 > 0.8  # all but the padded border
+    edited = agents.load(tmp_path / "run/agents/all-eigenfilters-ablated", device="cpu")
+    relus = [m for m in edited.layer("block1.branch").modules() if isinstance(m, torch.nn.ReLU)]
+    assert bool(relus) == (twin == "beside")
+    text = (tmp_path / "run/report.md").read_text()
+    assert ("those of the agent's quadratic twin" in text) == (twin == "beside")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -196,6 +220,10 @@ def test_script_does_the_same_and_the_same_seed_gives_the_same_tables(
         (["--concept", "fame"], r"unknown concept 'fame'; choose from cheese_presence"),
         (["--concept", "mouse_position"], r"no counterfactual pairs for 'mouse_position'; choose"),
         (["--levels", "2"], r"levels must be at least 5, got 2"),
+        (
+            ["--twin", "beside"],
+            r"twin: the agent has no ReLU blocks to approximate: Agent\(bimpala",
+        ),
         (["--device", "abacus"], r"no device 'abacus' here; choose from auto, cpu"),
     ],
 )

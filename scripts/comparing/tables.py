@@ -158,7 +158,8 @@ def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
     found: dict[str, pd.Series] = {}
     for name in names:
         events = accumulator.Scalars(name) if name in there else []
-        by_frames = {event.step: event.value for event in events}
+        # the files hold float32: seven digits
+        by_frames = {event.step: float(f"{event.value:.7g}") for event in events}
         found[name] = pd.Series(by_frames, dtype=float).sort_index()
     return found
 

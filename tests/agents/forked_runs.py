@@ -8,11 +8,15 @@ import json
 import os
 import runpy
 import sys
+import tempfile
 
 import agents.ppo  # noqa: F401
+from agents import Agent
 from envs import ProcgenVecEnv
 
 ProcgenVecEnv("coinrun", 1).close()
+with tempfile.TemporaryDirectory() as folder:  # what torch imports when it is first needed
+    Agent.new("impala-small").save(f"{folder}/agent")
 for line in sys.stdin:
     stderr, *command = json.loads(line)
     child = os.fork()

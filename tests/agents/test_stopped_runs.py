@@ -125,7 +125,7 @@ def wait_for(condition, run):
     deadline = time.monotonic() + 240
     while not condition() and not run.ended():
         assert time.monotonic() < deadline, run.stderr.read_text()
-        time.sleep(0.001)
+        time.sleep(0.002)
 
 
 def newest(run):
@@ -184,13 +184,14 @@ def test_killed_run_ends_in_the_same_bytes(tmp_path, launcher, whole):
 
 @pytest.mark.slow
 def test_run_killed_many_times_ends_in_the_same_bytes(tmp_path):
-    changes = {"frames": 60 * ROLLOUT, "evaluate_every": 7 * ROLLOUT, "game": "starpilot"}
-    whole = tiny(tmp_path / "whole", **changes)
+    """As above, but each start is a process of its own, and there are evaluations."""
+    changes = {"frames": 24 * ROLLOUT, "evaluate_every": 8 * ROLLOUT, "film_every": 0}
+    whole = tiny(tmp_path / "whole", game="starpilot", **changes)
     assert Started(whole).wait() == 0
-    options = tiny(tmp_path / "run", **changes)
-    kills, hits = kill_until_done(options, Started, 30, seed=1)
+    options = tiny(tmp_path / "run", game="starpilot", **changes)
+    kills, hits = kill_until_done(options, Started, 12, seed=1)
     print(f"{kills} kills at random moments (seed 1), {hits} while a checkpoint was written")
-    assert kills >= 20 and hits >= 5
+    assert kills >= 8 and hits >= 2
     assert same_bytes(whole.out, options.out)
 
 

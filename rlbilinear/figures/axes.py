@@ -1,5 +1,6 @@
 """Pieces that all drawings share: signed images and bars on one diverging colour map."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -105,6 +106,13 @@ def colour_bar(
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return bar
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Write a figure's title, in as many lines as it needs to fit."""
+    letters = int(11 * figure.get_figwidth())
+    lines = [textwrap.fill(line, letters) for line in text.splitlines()]
+    figure.suptitle("\n".join(lines), fontsize=11)
 
 
 def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:

@@ -13,6 +13,7 @@ from rlbilinear.figures.axes import (
     Box,
     Picture,
     as_numpy,
+    headline,
     outline,
     picture,
     signed_bars,
@@ -88,7 +89,7 @@ def component_card(
             _excited(axes, excitation)
     what = f", and the {shown} patches that excite them most" if shown else ""
     bottom.suptitle(f"Filters: their {channels} strongest channels{what}", fontsize=9)
-    figure.suptitle(title, fontsize=11)
+    headline(figure, title)
     return figure
 
 
@@ -141,10 +142,10 @@ def singular_card(
             f"#{which}\nλ {numbers[which]:+.3g}", rotation=0, ha="right", va="center", fontsize=9
         )
     bottom.suptitle(f"Eigenvectors of its matrix: their {channels} strongest channels", fontsize=9)
-    figure.suptitle(
+    headline(
+        figure,
         f"{title} {index}: singular value {float(svd.singular_values[index]):.3g}, "
         f"{float(svd.share[index]):.1%} of the layer's squared norm",
-        fontsize=11,
     )
     return figure
 

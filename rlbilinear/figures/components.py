@@ -14,6 +14,7 @@ from rlbilinear.figures.axes import (
     Picture,
     as_numpy,
     colour_bar,
+    headline,
     picture,
     signed_image,
     signed_map_over,
@@ -53,7 +54,7 @@ def channel_spatial(
     grid[-1][0].set_xlabel("channel", fontsize=9)
     grid[0][1].set_title("its map", fontsize=9)
     colour_bar(figure, grid[:, 1], limit, "map weight")
-    figure.suptitle(title, fontsize=11)
+    headline(figure, title)
     return figure
 
 
@@ -113,5 +114,5 @@ def channel_spatial_over(
         axes.set_title(
             f"{row}: {float(svd.share[row]):.0%} of |v|², adds {added[row].sum():+.3g}", fontsize=8
         )
-    figure.suptitle(f"{title}: <v, y> = {total:+.3g}", fontsize=11)
+    headline(figure, f"{title}: <v, y> = {total:+.3g}")
     return figure

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rlbilinear.figures.axes import NEGATIVE, POSITIVE
+from rlbilinear.figures.axes import NEGATIVE, POSITIVE, headline
 
 FLOOR = -1.0
 """Where R² is cut: how much worse than the mean a prediction is does not matter."""
@@ -70,5 +70,5 @@ def depth(
         axes.legend(fontsize=7, frameon=False, loc="best")
         axes.title.set_fontsize(10)
     left.set_ylabel(f"R², cut at {FLOOR:g}")
-    figure.suptitle(title, fontsize=11)
+    headline(figure, title)
     return figure

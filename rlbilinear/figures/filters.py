@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from rlbilinear.convolution import Eigenfilters
-from rlbilinear.figures.axes import as_numpy, colour_bar, signed_image
+from rlbilinear.figures.axes import as_numpy, colour_bar, headline, signed_image
 
 
 def filter_strip(
@@ -46,10 +46,10 @@ def filter_strip(
         )
     colour_bar(figure, grid, limit, "weight")
     share = energy[strongest].sum() / energy.sum()
-    figure.suptitle(
+    headline(
+        figure,
         f"{title}: {rows} of {len(eigenfilters.values)} filters,\n"
         f"{columns} of {filters.shape[1]} channels with {share:.0%} of their energy",
-        fontsize=10,
     )
     return figure
 
@@ -95,5 +95,5 @@ def eigenvector_images(
             signed_image(axes, pixels[index], limit)
             axes.set_title(f"#{index}  λ {numbers[index]:+.3g}", fontsize=9)
     colour_bar(figure, [axes for axes in grid.ravel() if axes.figure], limit, "weight")
-    figure.suptitle(title, fontsize=11)
+    headline(figure, title)
     return figure

@@ -13,6 +13,7 @@ from rlbilinear.figures.axes import (
     Box,
     Picture,
     as_numpy,
+    headline,
     outline,
     picture,
     signed_map_over,
@@ -92,5 +93,5 @@ def contributions(
         ):
             signed_map_over(panel, values, limit, image, place)
             panel.set_title(f"{unit} {index}: {maps_are}", fontsize=9)
-    figure.suptitle(f"{title}: {total:+.3g}", fontsize=11)
+    headline(figure, f"{title}: {total:+.3g}")
     return figure

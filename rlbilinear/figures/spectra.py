@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from rlbilinear.figures.axes import NEGATIVE, POSITIVE, as_numpy
+from rlbilinear.figures.axes import NEGATIVE, POSITIVE, as_numpy, headline
 
 
 def spectrum(
@@ -59,7 +59,7 @@ def spectrum(
     energy.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in (bars, energy):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: rank {len(numbers)}", fontsize=11)
+    headline(figure, f"{title}: rank {len(numbers)}")
     return figure
 
 
@@ -109,6 +109,7 @@ def sweep(
             axes.set_xscale("log", base=2)
         else:
             axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
+            axes.set_xlim(-0.3, 1.3 * ks.max())
         axes.set_xticks(ks, ks, fontsize=8)
         axes.minorticks_off()
         axes.set(xlabel="eigenvectors kept" + ("" if rank is None else f" (rank {rank})"))
@@ -116,5 +117,5 @@ def sweep(
         axes.spines[["top", "right"]].set_visible(False)
         if len(whole):
             axes.legend(fontsize=8, frameon=False, loc="lower right")
-    figure.suptitle(title, fontsize=11)
+    headline(figure, title)
     return figure

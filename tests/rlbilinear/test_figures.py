@@ -138,6 +138,15 @@ def test_contributions_add_up(tmp_path):
     assert draws(figure, tmp_path) and draws(contributions(terms, PICTURE), tmp_path)
 
 
+def test_long_titles_fit(tmp_path):
+    title = "the foremost channel pattern of the foremost eigenvector for right against the others"
+    figure = contributions(torch.ones(3), PICTURE, title=f"{title} at row 3")
+    figure.draw_without_rendering()
+    text = figure._suptitle
+    box = text.get_window_extent()
+    assert "\n" in figure.get_suptitle() and box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def test_maps_of_contributions_lie_where_they_are_said_to():
     height, width = PICTURE.shape[1:]
     for place, edges in (((1, 2, 5, 9), (2, 9, 5, 1)), (None, (0, width, height, 0))):

@@ -189,6 +189,7 @@ class FastPPO(PPO):
             for minibatch in self.rollout_buffer.get(self.batch_size):
                 self._zero_gradients()
                 seen.append(self._accumulate(minibatch, clip, clip_value))
+                del minibatch  # before the next is gathered
                 divergence = Losses(*seen[-1]).divergence
                 stopped = self.target_kl is not None and divergence.item() > 1.5 * self.target_kl
                 if stopped:

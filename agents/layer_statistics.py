@@ -77,12 +77,12 @@ def activation_statistics(
 ) -> tuple[Scalars, dict[str, Float[Tensor, "values"]]]:
     """Measure what layers give on these observations.
 
-    ``activation_mean_square`` is of each layer that has weights (the stream), and inside it of the
-    two factors of a product and the product, or of the ReLU's output. Of products and ReLUs also:
-    ``activation_peak``, the largest magnitude over the root mean square; ``activation_kurtosis``,
-    the mean fourth power over the squared mean square (3 for a Gaussian of mean 0, 9 for the
-    product of two independent ones), and ``activation_dead_channels``, the share of channels that
-    are `DEAD` on all observations.
+    ``layer_activation_mean_square`` is of each layer that has weights (the stream), and inside it
+    of the two factors of a product and the product, or of the ReLU's output. Of products and ReLUs
+    also: ``layer_activation_peak``, the largest magnitude over the root mean square;
+    ``layer_activation_kurtosis``, the mean fourth power over the squared mean square (3 for a
+    Gaussian of mean 0, 9 for the product of two independent ones), and
+    ``layer_activation_dead_channels``, the share of channels that are `DEAD` on all observations.
 
     Returns:
         The numbers, by ``statistic/layer``, and values for a histogram of each product or ReLU.
@@ -101,38 +101,41 @@ def activation_statistics(
         for name, output in seen.nonlinear.items():
             values = output.flatten()
             kept.setdefault(name, []).append(values[:: -(-len(values) * parts // SHOWN)].cpu())
-    numbers = {f"activation_mean_square/{name}": m.mean_square for name, m in moments.items()}
+    numbers = {f"layer_activation_mean_square/{name}": m.mean_square for name, m in moments.items()}
     for name in kept:
-        numbers[f"activation_peak/{name}"] = moments[name].peak
-        numbers[f"activation_kurtosis/{name}"] = moments[name].kurtosis
-        numbers[f"activation_dead_channels/{name}"] = moments[name].dead
-    return numbers, {f"activations/{name}": torch.cat(values) for name, values in kept.items()}
+        numbers[f"layer_activation_peak/{name}"] = moments[name].peak
+        numbers[f"layer_activation_kurtosis/{name}"] = moments[name].kurtosis
+        numbers[f"layer_activation_dead_channels/{name}"] = moments[name].dead
+    return numbers, {
+        f"layer_activations/{name}": torch.cat(values) for name, values in kept.items()
+    }
 
 
 def weight_statistics(agent: Agent) -> Scalars:
     """Measure weights, without data.
 
-    ``weight_norm`` and ``weight_rank`` are of each layer's weights: their Frobenius norm, and the
-    participation ratio ``(sum s²)² / sum s⁴`` of the singular values ``s`` of its matrix, about how
-    many directions it uses. A bilinear layer is also a third-order tensor: ``tensor_rank`` is the
-    participation ratio of its singular values as an outputs x inputs² matrix, about how many
-    different quadratic forms its outputs are made of, and ``eigenfilter_rank`` that of the
-    eigenvalues of the largest of these forms, about how many eigenfilters it is made of.
+    ``layer_weight_norm`` and ``layer_weight_rank`` are of each layer's weights: their Frobenius
+    norm, and the participation ratio ``(sum s²)² / sum s⁴`` of the singular values ``s`` of its
+    matrix, about how many directions it uses. A bilinear layer is also a third-order tensor:
+    ``layer_tensor_rank`` is the participation ratio of its singular values as an outputs x inputs²
+    matrix, about how many different quadratic forms its outputs are made of, and
+    ``layer_eigenfilter_rank`` that of the eigenvalues of the largest of these forms, about how many
+    eigenfilters it is made of.
     """
     numbers: Scalars = {}
     for name, (weight, *rest) in layers_of(agent.policy).items():
         norms = [as_double(w).norm() for w in (weight, *rest)]
-        numbers[f"weight_norm/{name}"] = torch.stack(norms).norm().item()
+        numbers[f"layer_weight_norm/{name}"] = torch.stack(norms).norm().item()
         if weight.ndim > 1:
             sizes = torch.linalg.svdvals(as_double(weight).flatten(1))
-            numbers[f"weight_rank/{name}"] = participation_ratio(sizes).item()
+            numbers[f"layer_weight_rank/{name}"] = participation_ratio(sizes).item()
     for name, layer in _body(agent):
         if isinstance(layer, BilinearConv2d | BilinearLinear):
             parts = hosvd(BilinearTensor.of(layer))
-            numbers[f"tensor_rank/{name}"] = participation_ratio(parts.singular_values).item()
+            numbers[f"layer_tensor_rank/{name}"] = participation_ratio(parts.singular_values).item()
             if len(parts.singular_values):
                 largest = parts.component(0).eigh().values
-                numbers[f"eigenfilter_rank/{name}"] = participation_ratio(largest).item()
+                numbers[f"layer_eigenfilter_rank/{name}"] = participation_ratio(largest).item()
     return numbers
 
 

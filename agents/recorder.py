@@ -128,7 +128,7 @@ class Recorder(BaseCallback):
         actions = self.model.rollout_buffer.actions.astype(int).ravel()
         shares = np.bincount(actions, minlength=len(filming.ACTIONS)) / len(actions)
         for action, (name, share) in enumerate(zip(filming.ACTIONS, shares, strict=True)):
-            self.logger.record(f"action_share/{action:02} {name}", share)
+            self.logger.record(f"rollout/action {action:02} {name}", share)
         self._before = copies(self._layers)
 
     def _on_training_end(self) -> None:
@@ -151,8 +151,8 @@ class Recorder(BaseCallback):
         self.logger.record("train/gradient_norm", whole)
         changes = relative_changes(self._before, self._layers)
         for name, norm in by_layer.items():
-            self.logger.record(f"gradient_norm/{name}", norm)
-            self.logger.record(f"update_ratio/{name}", changes[name])
+            self.logger.record(f"layer_gradient_norm/{name}", norm)
+            self.logger.record(f"layer_update_ratio/{name}", changes[name])
         weights = torch.cat([*copies(self._layers).values()])
         self.logger.record("train/parameter_norm", weights.norm().item())
         seconds = self._watch.take()

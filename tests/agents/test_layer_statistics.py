@@ -45,7 +45,7 @@ def expected(values):
 
 def check(numbers, name, values, kinds=("mean_square", "peak", "kurtosis", "dead_channels")):
     for kind in kinds:
-        found = numbers[f"activation_{kind}/{name}"]
+        found = numbers[f"layer_activation_{kind}/{name}"]
         assert found == pytest.approx(expected(values)[kind], rel=1e-4), (kind, name)
 
 
@@ -75,8 +75,8 @@ def test_activations_of_products(frames, name, gate):
     check(numbers, "dense.product", before["dense"])
     for stream in ("stem", "block2"):
         check(numbers, stream, before[stream], ["mean_square"])
-    assert "activation_mean_square/pool2" not in numbers
-    drawn = samples[f"activations/{path}.product"]
+    assert "layer_activation_mean_square/pool2" not in numbers
+    drawn = samples[f"layer_activations/{path}.product"]
     assert 1_000 < len(drawn) <= 20_000 + 64
     assert set(drawn.tolist()) <= set(before[path].flatten().tolist())
 
@@ -91,13 +91,13 @@ def test_activations_of_relus_and_dead_channels(frames):
         hidden = layer.conv1(before["pool2"].relu()).relu()
     check(numbers, "block2.relu", hidden)
     check(numbers, "relu2", before["relu2"])
-    assert numbers["activation_dead_channels/block2.relu"] >= 2 / 6
+    assert numbers["layer_activation_dead_channels/block2.relu"] >= 2 / 6
 
     bilinear = Agent.new("bimpala-small", **SMALL)
     with torch.no_grad():
         bilinear.layer("block1.bilinear.left").weight[3] = 0
     numbers, _ = activation_statistics(bilinear, frames)
-    assert numbers["activation_dead_channels/block1.bilinear.product"] == 1 / 4
+    assert numbers["layer_activation_dead_channels/block1.bilinear.product"] == 1 / 4
 
 
 def test_looking_leaves_nothing_behind(frames):
@@ -119,18 +119,20 @@ def test_weights_without_data():
         stem = agent.layer("stem").weight
         stem.copy_(torch.outer(torch.arange(1.0, 5.0), torch.randn(75)).view_as(stem))
     numbers = weight_statistics(agent)
-    assert numbers["weight_rank/stem"] == pytest.approx(1.0)
+    assert numbers["layer_weight_rank/stem"] == pytest.approx(1.0)
     weight, bias = agent.layer("stem").weight, agent.layer("stem").bias
     norm = (weight.square().sum() + bias.square().sum()).sqrt().item()
-    assert numbers["weight_norm/stem"] == pytest.approx(norm)
-    assert numbers["weight_rank/action_net"] == pytest.approx(
+    assert numbers["layer_weight_norm/stem"] == pytest.approx(norm)
+    assert numbers["layer_weight_rank/action_net"] == pytest.approx(
         participation(torch.linalg.svdvals(agent.policy.action_net.weight.double()))
     )
     dense = BilinearTensor.of(agent.layer("block1.bilinear")).matrices()
     _, sizes, right = torch.linalg.svd(dense.flatten(1), full_matrices=False)
-    assert numbers["tensor_rank/block1.bilinear"] == pytest.approx(participation(sizes))
+    assert numbers["layer_tensor_rank/block1.bilinear"] == pytest.approx(participation(sizes))
     largest = torch.linalg.eigvalsh(right[0].view(dense.shape[1:]))
-    assert numbers["eigenfilter_rank/block1.bilinear"] == pytest.approx(participation(largest))
+    assert numbers["layer_eigenfilter_rank/block1.bilinear"] == pytest.approx(
+        participation(largest)
+    )
 
 
 def test_weights_of_layers_that_are_zero_or_not_bilinear():
@@ -138,10 +140,10 @@ def test_weights_of_layers_that_are_zero_or_not_bilinear():
     with torch.no_grad():
         agent.layer("block1.bilinear.left").weight.zero_()
     numbers = weight_statistics(agent)
-    assert numbers["tensor_rank/block1.bilinear"] == 0
-    assert "eigenfilter_rank/block1.bilinear" not in numbers
+    assert numbers["layer_tensor_rank/block1.bilinear"] == 0
+    assert "layer_eigenfilter_rank/block1.bilinear" not in numbers
     for name in ("impala-small", "bimpala-small"):
         twin = Agent.new(name, **SMALL, **({"gate": "relu"} if name != "impala-small" else {}))
         found = weight_statistics(twin)
-        assert "weight_rank/dense.gate" in found or "weight_rank/dense" in found
+        assert "layer_weight_rank/dense.gate" in found or "layer_weight_rank/dense" in found
         assert not any("tensor_rank" in tag for tag in found)

@@ -90,7 +90,7 @@ def test_documented_tags_are_written_and_no_others(whole):
 
 def test_numbers_are_of_the_update_that_frames_were_used_for(whole):
     found = read(whole)
-    for tag in ("train/loss", "train/gradient_norm", "update_ratio/dense.left"):
+    for tag in ("train/loss", "train/gradient_norm", "layer_update_ratio/dense.left"):
         assert [event.step for event in found.Scalars(tag)] == [192, 384, 576], tag
     shares = [
         [event.value for event in found.Scalars(f"time/share_of_{part}")]
@@ -98,7 +98,7 @@ def test_numbers_are_of_the_update_that_frames_were_used_for(whole):
     ]
     assert np.min(shares) > 0
     np.testing.assert_allclose(np.sum(shares, axis=0), 1, rtol=1e-5)
-    actions = [tag for tag in found.Tags()["scalars"] if tag.startswith("action_share/")]
+    actions = [tag for tag in found.Tags()["scalars"] if tag.startswith("rollout/action ")]
     assert len(actions) == 15
     total = sum(found.Scalars(tag)[0].value for tag in actions)
     assert total == pytest.approx(1)
@@ -111,7 +111,7 @@ def test_norms_and_ratios_are_of_the_weights_that_are_kept(whole):
     norm = np.sqrt(sum(weight.double().square().sum().item() for weight in weights.values()))
     assert curve(found, "train/parameter_norm")[-1] == (576, pytest.approx(norm))
     left = weights["dense.left.weight"].norm().item()
-    assert curve(found, "weight_norm/dense.left")[-1] == (576, pytest.approx(left))
+    assert curve(found, "layer_weight_norm/dense.left")[-1] == (576, pytest.approx(left))
 
 
 def test_films_are_of_the_first_and_last_evaluation_and_at_intervals(whole):
@@ -138,7 +138,11 @@ def test_following_a_run_does_not_change_it_nor_does_resuming(whole, tmp_path):
     ]
     assert results[0] == results[1]
     one, other = read(whole), read(tmp_path / "parts")
-    for tag in ("held_out_levels/return", "gradient_norm/stem", "activation_peak/dense.product"):
+    for tag in (
+        "held_out_levels/return",
+        "layer_gradient_norm/stem",
+        "layer_activation_peak/dense.product",
+    ):
         assert curve(one, tag) == curve(other, tag), tag
     assert films(one) == films(other)
     assert one.Scalars("time/share_of_update")  # what a clock says may differ

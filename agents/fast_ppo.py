@@ -85,10 +85,10 @@ class FastPPO(PPO):
             raise ValueError(f"micro_batch_size must be positive or None, got {micro_batch_size}")
         self.micro_batch_size, self.precision, self.compile = micro_batch_size, precision, compile
         super().__init__(policy, env, rollout_buffer_class=rollout_buffer_class, **kwargs)
-        if isinstance(self.observation_space, spaces.Dict):
-            raise ValueError(f"FastPPO takes no Dict observations, got {self.observation_space}")
 
     def _setup_model(self) -> None:
+        if isinstance(self.observation_space, spaces.Dict):
+            raise ValueError(f"FastPPO takes no Dict observations, got {self.observation_space}")
         self.running = Running(self.precision, self.compile, self.device)
         super()._setup_model()
 

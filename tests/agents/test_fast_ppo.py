@@ -300,6 +300,7 @@ def test_saved_and_loaded(tmp_path):
     env = noise(SPACES["floats"], ACTIONS["discrete"], 2)
     model = learned(FastPPO, env, micro_batch_size=5, n_steps=8, batch_size=16)
     model.save(tmp_path / "model.zip")
+    assert_same(model, FastPPO.load(tmp_path / "model.zip", device="cpu"))
     loaded = FastPPO.load(tmp_path / "model.zip", env=env, device="cpu")
     assert loaded.micro_batch_size == 5
     assert isinstance(loaded.rollout_buffer, DeviceRolloutBuffer)

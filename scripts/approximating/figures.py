@@ -11,6 +11,7 @@ from torch import Tensor
 
 from approximating.study import NAMES, Approximated
 from imaging.data import Images
+from imaging.drawing import either_sign, finish, picture
 from imaging.study import with_intervals
 
 COLOURS = ("black", "tab:blue", "tab:orange", "tab:green", "tab:red")
@@ -48,7 +49,7 @@ def through_training(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("steps of training (0: untrained)")
         axes.legend(fontsize=8)
     figure.suptitle(f"Through training: {table.seed.nunique()} networks", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def r2(table: pd.DataFrame) -> Figure:
@@ -71,7 +72,7 @@ def r2(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="1 - R² in closed form, under the Gaussian", ylabel="1 - R² on test images")
     axes.set_title("A point for each class of each trained network", fontsize=10)
     axes.legend(fontsize=8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def eigenvectors(images: Images, each: Approximated, shown: int = 3) -> Figure:
@@ -82,16 +83,10 @@ def eigenvectors(images: Images, each: Approximated, shown: int = 3) -> Figure:
     figure.set_layout_engine("constrained")
     grid = figure.subplots(len(linear), 2 * shown + 1, squeeze=False)
     for c, row in enumerate(grid):
-        _picture(row[0], linear[c], images)
+        picture(row[0], linear[c], images)
         row[0].set_ylabel(f"class {c}", fontsize=9)
-        values, vectors = quadratic.quadratic_form(torch.eye(len(linear))[c]).eigh()
-        for sign, half in ((1, row[1 : shown + 1]), (-1, row[shown + 1 :])):
-            chosen = (sign * values > 0).nonzero().flatten()[:shown]
-            for axes, i in zip(half, chosen, strict=False):
-                _picture(axes, vectors[i], images)
-                axes.set_title(f"{values[i]:+.2f}", fontsize=7)
-            for axes in half[len(chosen) :]:
-                axes.set_axis_off()
+        form = quadratic.quadratic_form(torch.eye(len(linear))[c])
+        either_sign(row[1:], *form.eigh(), images)
     grid[0][0].set_title("linear", fontsize=7)
     figure.suptitle(
         "The best quadratic of a trained network, class by class: its slope at the mean image,\n"
@@ -132,7 +127,7 @@ def layers(table: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.legend(fontsize=7)
     figure.suptitle(f"Every subset of layers replaced, {table.seed.nunique()} networks")
-    return _finish(figure)
+    return finish(figure)
 
 
 def removals(table: pd.DataFrame) -> Figure:
@@ -161,7 +156,7 @@ def removals(table: pd.DataFrame) -> Figure:
     right.set(xlabel="norm removed / norm of the image", ylabel="test accuracy", ylim=(0, 1.02))
     for axes in (left, middle, right):
         axes.legend(fontsize=7)
-    return _finish(figure)
+    return finish(figure)
 
 
 def masks(images: Images, found: dict[str, Sequence[Tensor]], table: pd.DataFrame) -> Figure:
@@ -172,7 +167,7 @@ def masks(images: Images, found: dict[str, Sequence[Tensor]], table: pd.DataFram
     grid = upper.subplots(len(found), columns, squeeze=False)
     for row, (kind, pictures) in zip(grid, found.items(), strict=True):
         for axes, mask in zip(row, pictures, strict=False):
-            _picture(axes, mask, images)
+            picture(axes, mask, images)
         for axes in row[len(pictures) :]:
             axes.set_axis_off()
         row[0].set_ylabel(kind.replace(" part", "\npart"), fontsize=8)
@@ -199,12 +194,6 @@ def masks(images: Images, found: dict[str, Sequence[Tensor]], table: pd.DataFram
         axes.legend(fontsize=6.5)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _picture(axes: Axes, vector: Tensor, images: Images) -> None:
-    limit = vector.abs().max().item() or 1.0
-    axes.imshow(vector.reshape(images.shape).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.set(xticks=[], yticks=[])
 
 
 def band(
@@ -236,9 +225,3 @@ def _bars(
         mfc=colour if filled else "white",
         label=label,
     )
-
-
-def _finish(figure: Figure) -> Figure:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure

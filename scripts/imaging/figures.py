@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from imaging.data import Images
+from imaging.drawing import SIGNED, either_sign, finish, picture
 from imaging.study import Trained, with_intervals
 from imaging.toys import GATES, known_matrices
 from rlbilinear.cp import CPDecomposition
 from rlbilinear.hosvd import HigherOrderSVD
 from rlbilinear.sparsity import cumulative_energy
-
-SIGNED = "RdBu_r"
 
 
 def spectra(trained: Trained) -> Figure:
@@ -42,7 +41,7 @@ def spectra(trained: Trained) -> Figure:
         title="Cumulative energy (dashed: 90 %)",
     )
     left.legend(title="class", fontsize=7, ncol=2)
-    return _finish(figure)
+    return finish(figure)
 
 
 def eigenvectors(images: Images, trained: Trained, each: int = 3) -> Figure:
@@ -51,14 +50,7 @@ def eigenvectors(images: Images, trained: Trained, each: int = 3) -> Figure:
     figure = Figure(figsize=(1.05 * 2 * each + 1, 1.08 * classes + 0.6), layout="constrained")
     grid = figure.subplots(classes, 2 * each, squeeze=False)
     for c, row in enumerate(grid):
-        values, vectors = trained.values[c], trained.vectors[c]
-        for sign, half in ((1, row[:each]), (-1, row[each:])):
-            chosen = (sign * values > 0).nonzero().flatten()[:each]
-            for axes, i in zip(half, chosen, strict=False):
-                _picture(axes, vectors[i], images)
-                axes.set_title(f"{values[i]:+.2f}", fontsize=7)
-            for axes in half[len(chosen) :]:
-                axes.set_axis_off()
+        either_sign(row, trained.values[c], trained.vectors[c], images)
         row[0].set_ylabel(f"class {c}", fontsize=9)
     figure.suptitle(
         f"Eigenvectors of each class: {each} most positive (left), {each} most negative (right)",
@@ -81,7 +73,7 @@ def truncation(table: pd.DataFrame, full: pd.DataFrame) -> Figure:
         title=f"Truncation against accuracy, {table.seed.nunique()} networks",
     )
     axes.legend(fontsize=8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def decompositions(table: pd.DataFrame, full: float) -> Figure:
@@ -95,7 +87,7 @@ def decompositions(table: pd.DataFrame, full: float) -> Figure:
     figure.axes[0].axhline(full, color="black", lw=0.8, ls=":", label="whole network")
     figure.axes[0].legend(fontsize=8)
     figure.suptitle("One network's tensor by four decompositions", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def similarity(table: pd.DataFrame) -> Figure:
@@ -124,7 +116,7 @@ def similarity(table: pd.DataFrame) -> Figure:
     right.set_yticklabels(widths)
     right.set_title("Cosine of class forms, different seeds", fontsize=10)
     figure.colorbar(shown, ax=right, fraction=0.05)
-    return _finish(figure, [left])
+    return finish(figure, [left])
 
 
 def overfitting(images: Images, trained: Sequence[Trained], table: pd.DataFrame) -> Figure:
@@ -140,7 +132,7 @@ def overfitting(images: Images, trained: Sequence[Trained], table: pd.DataFrame)
     for t, row in zip(trained, grid, strict=True):
         of = table[table.noise == t.recipe.noise]
         for axes, c in zip(row, classes, strict=False):
-            _picture(axes, t.vectors[c][t.values[c] > 0][0], images)
+            picture(axes, t.vectors[c][t.values[c] > 0][0], images)
             if t is trained[0]:
                 axes.set_title(f"class {c}", fontsize=8)
         row[0].set_ylabel(
@@ -172,7 +164,7 @@ def adversarial(images: Images, masks: Sequence[Tensor], table: pd.DataFrame) ->
     figure = Figure(figsize=(3.8 * len(noises) + 3.8, 5.4), layout="constrained")
     (upper,), (lower,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 2.6])
     for c, (axes, mask) in enumerate(zip(upper.subplots(1, len(masks)), masks, strict=True)):
-        _picture(axes, mask, images)
+        picture(axes, mask, images)
         axes.set_title(f"class {c}", fontsize=8)
     *curves, last = lower.subplots(1, len(noises) + 1)
     for axes, noise in zip(curves, noises, strict=True):
@@ -195,7 +187,7 @@ def adversarial(images: Images, masks: Sequence[Tensor], table: pd.DataFrame) ->
     last.set(title="other classes taken for the mask's", ylabel="share, all networks")
     last.legend(title="class", fontsize=6, ncol=2)
     upper.suptitle("Masks read off the weights of the first network", fontsize=11)
-    return _finish(figure, [*curves, last])
+    return finish(figure, [*curves, last])
 
 
 def completeness(table: pd.DataFrame) -> Figure:
@@ -210,7 +202,7 @@ def completeness(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="eigenvectors", ylabel="share of a class's squared form", ylim=(0, 1.02))
     axes.set_title("Completeness: what a few eigenvectors hold of a class", fontsize=10)
     axes.legend(fontsize=8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def components(images: Images, svd: HigherOrderSVD, shown: int = 4, each: int = 3) -> Figure:
@@ -228,14 +220,7 @@ def components(images: Images, svd: HigherOrderSVD, shown: int = 4, each: int = 
         bars.set(xticks=range(len(outputs)))
         bars.tick_params(labelsize=6)
         bars.spines[["top", "right"]].set_visible(False)
-        values, vectors = svd.component(s).eigh()
-        for sign, half in ((1, places[:each]), (-1, places[each:])):
-            chosen = (sign * values > 0).nonzero().flatten()[:each]
-            for axes in half[len(chosen) :]:
-                axes.set_axis_off()
-            for axes, i in zip(half, chosen, strict=False):
-                _picture(axes, vectors[i], images)
-                axes.set_title(f"{values[i]:+.2f}", fontsize=7)
+        either_sign(places, *svd.component(s).eigh(), images)
     figure.suptitle("HOSVD: which classes a component moves, and its eigenvectors", fontsize=10)
     return figure
 
@@ -247,8 +232,8 @@ def products(images: Images, cp: CPDecomposition, shown: int = 10) -> Figure:
     figure = Figure(figsize=(1.15 * shown + 0.8, 3.6), layout="constrained")
     grid = figure.subplots(3, shown, squeeze=False, gridspec_kw={"height_ratios": [1, 1, 0.8]})
     for r in range(shown):
-        _picture(grid[0][r], plus[r], images)
-        _picture(grid[1][r], minus[r], images)
+        picture(grid[0][r], plus[r], images)
+        picture(grid[1][r], minus[r], images)
         outputs = cp.outputs[r].numpy()
         colours = np.where(outputs > 0, "#b2182b", "#2166ac").tolist()
         grid[2][r].bar(np.arange(len(outputs)), outputs, color=colours)
@@ -279,7 +264,7 @@ def depth(table: pd.DataFrame, accuracy: float) -> Figure:
         axes.set_xlabel("components, or eigenvectors, kept of each layer")
         axes.legend(fontsize=8)
     figure.suptitle("A network of two bilinear layers, from its weights", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def gates(matrices: dict[float, Tensor]) -> Figure:
@@ -299,18 +284,6 @@ def gates(matrices: dict[float, Tensor]) -> Figure:
     return figure
 
 
-def _picture(axes: Axes, vector: Tensor, images: Images) -> None:
-    limit = vector.abs().max().item() or 1.0
-    axes.imshow(vector.reshape(images.shape).numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
-    axes.set(xticks=[], yticks=[])
-
-
 def _band(axes: Axes, group: pd.DataFrame, x: str, label: str) -> None:
     (line,) = axes.plot(group[x], group["mean"], ".-", lw=1.2, ms=4, label=label)
     axes.fill_between(group[x], group["low"], group["high"], color=line.get_color(), alpha=0.2)
-
-
-def _finish(figure: Figure, drawn: Sequence[Axes] | None = None) -> Figure:
-    for axes in figure.axes if drawn is None else drawn:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -166,6 +166,7 @@ def provenance() -> dict[str, Any]:
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         # torch itself says its build, such as +cu130; its package's metadata may not

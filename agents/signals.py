@@ -37,13 +37,15 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM into a request; a second one does what it always does.
 
-    Only the main thread is given signals: elsewhere nothing is changed, and there are no requests.
+    A signal that is ignored stays so, as SIGINT in a shell's background jobs. Only the main thread
+    is given signals: elsewhere nothing is changed, and there are no requests.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    now = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    before = {number: handler for number, handler in now.items() if handler != signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -55,7 +57,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         # print is not to be called from here: it may be what was interrupted
         os.write(2, b"\nstopping: the run is saved first; a second signal stops at once\n")
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, ask)
     try:
         yield request

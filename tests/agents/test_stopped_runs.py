@@ -104,6 +104,14 @@ class Started:
         return self.process.poll() is not None
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Let SIGINT interrupt, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def launcher():
     words = [sys.executable, str(Path(__file__).with_name("forked_runs.py"))]
@@ -240,6 +248,13 @@ def test_second_signal_stops_at_once(capfd):
         os.kill(os.getpid(), signal.SIGINT)
     assert not isinstance(raised.value, Stopped)
     assert "a second signal stops at once" in capfd.readouterr().err
+
+
+def test_ignored_signal_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.signal is None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_script_stops_and_says_how_to_go_on(tmp_path, launcher):

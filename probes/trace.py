@@ -122,7 +122,8 @@ def explained_table(
     Returns:
         A row for each writer: ``writer``, and ``r2``, the share of the variance over states and
         positions of what its branch writes along the direction. Of a bilinear agent that is 1; of
-        one whose twin's forms these are, it is what may be read off them.
+        one whose twin's forms these are, it is what may be read off them. ``squares`` is the share
+        of the form's own variance that its eigenfilters write, and not its linear part.
     """
     rows = []
     for writer in writers:
@@ -135,10 +136,16 @@ def explained_table(
                     for branch in [agent.layer(writer.branch)(part.to(agent.device))]
                 ]
             )
-            total = torch.cat([writer.filters.total(part.double()) for part in inputs.split(256)])
+            parts = [part.double() for part in inputs.split(256)]
+            squares = torch.cat([writer.filters.maps(part).sum(1) for part in parts])
+            found = writer.filters
+            line = replace(found, values=found.values[:0], filters=found.filters[:0])
+            total = squares + torch.cat([line.total(part) for part in parts])
         scatter = (own - own.mean()).square().sum()
         r2 = float(1 - (own - total).square().sum() / scatter)
-        rows.append({"writer": writer.block, "r2": r2})
+        about = total - total.mean()
+        share = float((about * (squares - squares.mean())).sum() / about.square().sum())
+        rows.append({"writer": writer.block, "r2": r2, "squares": share})
     return pd.DataFrame(rows)
 
 

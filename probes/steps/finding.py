@@ -31,6 +31,8 @@ from rlbilinear import figures as draw_weights
 RANKS = (1, 2, 4, 8)
 CONTROL = "control: "
 """How the names of control subspaces begin."""
+LINEAR = 0.999
+"""A form has a linear part worth a word when its eigenfilters write less of its variance."""
 FOLLOW_SHOWN, FOLLOW_NEGLIGIBLE = 0.5, 0.1
 """A direction carries the concept when, patched alone, it makes the agent follow in most pairs."""
 
@@ -251,6 +253,14 @@ def trace(study: Study) -> Part:
                 "the blocks write along the direction, on held-out levels, "
                 + ", ".join(f"{row.r2:.2f} in {row.writer}" for row in explained.itertuples())
                 + " (R²). "
+            )
+        if (explained["squares"] < LINEAR).any():
+            text += "A form with biases has a linear part, which ablating eigenfilters leaves: " + (
+                ", ".join(
+                    f"in {row.writer} the eigenfilters write {row.squares:.0%} of its variance"
+                    for row in explained.itertuples()
+                )
+                + ". "
             )
         text += "Each block writes it by eigenfilters: " + "; ".join(
             f"{row['filters for 50 %']} of {row['rank']} carry half of {row['writer']}'s spectrum, "

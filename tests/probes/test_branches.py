@@ -132,7 +132,15 @@ def test_how_much_the_twins_forms_explain(beside, twin):
     direction = beside.directions["difference"]
     writers = bilinear_writers(twin, "block1", direction)
     (row,) = explained_table(beside.agent, writers, beside.held_out).itertuples()
-    assert row.writer == "block1" and 0 < row.r2 < 0.999
+    assert row.writer == "block1" and 0 < row.r2 < 0.999 and row.squares < 1
+    total = (
+        writers[0]
+        .filters.total(torch.from_numpy(beside.held_out.activations["block1.relu"]).double())
+        .numpy()
+    )
+    maps = writers[0].maps(beside.held_out.activations["block1.relu"], 1000).sum(1)
+    share = np.cov(maps.ravel(), total.ravel())[0, 1] / total.var()
+    assert row.squares == pytest.approx(share, rel=1e-2)
     inputs = torch.from_numpy(beside.held_out.activations["block1.relu"]).double()
     own = writer_maps(beside.agent, "block1", direction, beside.held_out.observations)
     written = own["block1.branch"]

@@ -16,7 +16,7 @@ Method = Literal["auto", "exact", "lanczos"]
 
 CORES_BELOW = 8192
 """Size below which auto builds the core: with 4096 inputs and 16384 hidden units, Lanczos took a
-quarter of the time on the core that it took on products with the factors."""
+third of the time on the core that it took on products with the factors."""
 
 
 class TruncationError(NamedTuple):

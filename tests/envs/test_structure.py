@@ -35,7 +35,7 @@ def graph(free):
         for near in ((row + 1, column), (row, column + 1))
         if near in index
     ]
-    one, two = np.array(edges, int).reshape(-1, 2).T
+    one, two = np.array(edges, np.int32).reshape(-1, 2).T  # older SciPy takes no other
     return coo_array((np.ones(len(edges)), (one, two)), (len(cells), len(cells)))
 
 

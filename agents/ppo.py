@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from agents import training_state
 from agents.checkpoint import Agent, CheckpointError, load
 from agents.events import Events
-from agents.fast_ppo import FastPPO, Precision
+from agents.fast_ppo import FastPPO
 from agents.folder import (
     check_free,
     clear,
@@ -28,6 +28,7 @@ from agents.folder import (
     write_json,
 )
 from agents.keeper import Keeper
+from agents.options import TrainOptions, compared, identity, recorded, recorded_identity
 from agents.policy import AgentPolicy
 from agents.recorder import Recorder, Scores
 from agents.signals import Stopped, StopRequest, stop_on_signals
@@ -41,119 +42,6 @@ CHECKPOINTS, TRAJECTORY = "checkpoints", "trajectory"
 CPU_MICRO_BATCH = 64
 """Samples that a processor takes through the network at once; what it gains:
 ``python scripts/benchmark.py training``."""
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """PPO's. The defaults are those of the ProcGen literature (Cobbe et al. 2020, table 2)."""
-
-    learning_rate: float = 5e-4
-    num_envs: int = 64
-    """copies of the game"""
-    num_steps: int = 256
-    """steps of each copy in a rollout"""
-    minibatches: int = 8
-    """an epoch is split into"""
-    epochs: int = 3
-    """times that a rollout is used"""
-    gamma: float = 0.999
-    """discount"""
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    """of policy and value"""
-    value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.01
-    max_grad_norm: float = 0.5
-
-
-PRESETS = {
-    "published": Hyperparameters(),
-    "bilinear": Hyperparameters(learning_rate=1e-4),
-    "cpu": Hyperparameters(num_envs=32, num_steps=128, minibatches=16),
-}
-"""``published`` for ReLU networks; ``bilinear`` from the bilinear paper's code; ``cpu`` has the
-rollouts and minibatches that two cores run fastest."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """A training run. Running the same options with ``resume`` continues it."""
-
-    out: Path
-    """folder of the run"""
-    game: str = "coinrun"
-    """one of ProcGen's 16"""
-    architecture: str | None = None
-    """of the network; bimpala when not given, or that of ``init_from``"""
-    architecture_options: str = "{}"
-    """its own, as JSON: {"kernel_size": 7, "gate": "silu"}"""
-    init_from: str | None = None
-    """agent to continue from: a name of the zoo or a folder"""
-    preset: str = "published"
-    """published | bilinear | cpu: hyperparameters"""
-    learning_rate: float | None = None
-    """instead of the preset's"""
-    num_envs: int | None = None
-    """instead of the preset's"""
-    num_steps: int | None = None
-    """instead of the preset's"""
-    minibatches: int | None = None
-    """instead of the preset's"""
-    epochs: int | None = None
-    """instead of the preset's"""
-    frames: int = 25_000_000
-    """to train for, in whole rollouts"""
-    mode: str = "easy"
-    """the game's distribution mode"""
-    levels: int = 0
-    """number of training levels; 0 for all that are set apart for training"""
-    held_out: int = 100
-    """number of levels to evaluate on, disjoint from the training levels"""
-    evaluate_every: int = 500_000
-    """frames between evaluations; 0 for none"""
-    film_every: int = 1_000_000
-    """frames between films of held-out episodes, taken at evaluations; 0 for none"""
-    save_every: int = 200_000
-    """frames between checkpoints"""
-    seed: int = 0
-    precision: Precision = "float32"
-    """float32 | tf32 | bfloat16: of the network's body. tf32 is for CUDA. bfloat16 is faster where
-    it is in hardware (recent GPUs, avx512_bf16), far slower elsewhere: compare steps a second"""
-    compile: bool = False
-    """the network's body, by torch.compile (on CUDA as CUDA graphs): a minute at the start"""
-    device: str = "auto"
-    """auto | cpu | cuda | cuda:N | mps"""
-    progress: bool = True
-    """show a bar"""
-
-    def hyperparameters(self) -> Hyperparameters:
-        """Return the preset with what was given instead.
-
-        Raises:
-            ValueError: unknown preset; the choices are listed.
-        """
-        if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; choose from {', '.join(PRESETS)}")
-        names = ("learning_rate", "num_envs", "num_steps", "minibatches", "epochs")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(PRESETS[self.preset], **given)
-
-    def architecture_arguments(self) -> dict[str, Any]:
-        """Return the architecture's options as a dictionary.
-
-        Raises:
-            ValueError: they are no JSON object.
-        """
-        try:
-            arguments = json.loads(self.architecture_options)
-        except ValueError as error:
-            arguments = error
-        if not isinstance(arguments, dict):
-            raise ValueError(
-                'architecture_options are a JSON object, such as {"kernel_size": 7}; '
-                f"got {self.architecture_options!r}"
-            )
-        return arguments
 
 
 def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
@@ -216,7 +104,7 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
         clear(out, marker=OPTIONS)
         _calibrate(model, options)
     lineage = {"from": agent.config.made["from"]} if "from" in agent.config.made else {}
-    made = {"options": _recorded(options), **provenance(), **lineage}
+    made = {"options": recorded(options), **provenance(), **lineage}
 
     def current(history: list[Scores]) -> Agent:
         facts = {"frames": model.num_timesteps, "scores": history[-1] if history else None}
@@ -243,7 +131,7 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
         save=save,
         save_every=options.save_every,
         history=history,
-        settings=_compared(options, agent),
+        settings=compared(options, agent.config),
         progress=options.progress,
     )
     with closing(training_state.environments(model)[0]), _failures_explained(model, out):
@@ -388,15 +276,15 @@ def _newest(run: Path) -> Path | None:
 def _last_checkpoint(options: TrainOptions) -> Path:
     """Find the newest checkpoint of a run, if it is the run that the options describe."""
     run = options.out
-    recorded, given = _identity(_read(run / OPTIONS)["options"]), identity(options)
+    before, given = recorded_identity(_read(run / OPTIONS)["options"]), identity(options)
     # a run of an older version has the defaults of the options that came later
-    recorded = {**_identity(_recorded(TrainOptions(run))), **recorded}
+    before = {**identity(TrainOptions(run)), **before}
     others = [
-        f"{name} was {recorded[name]!r}, is {given[name]!r}"
+        f"{name} was {before[name]!r}, is {given[name]!r}"
         if name in given
-        else f"this version has no option {name}, it was {recorded[name]!r}"
-        for name in recorded
-        if recorded[name] != given.get(name)
+        else f"this version has no option {name}, it was {before[name]!r}"
+        for name in before
+        if before[name] != given.get(name)
     ]
     if others:
         raise ValueError(f"{run} is another run: {'; '.join(others)}")
@@ -404,44 +292,6 @@ def _last_checkpoint(options: TrainOptions) -> Path:
     if found is None:
         raise CheckpointError(f"{run} holds no checkpoint yet: start it with overwrite")
     return found
-
-
-def identity(options: TrainOptions) -> dict[str, Any]:
-    """Return what makes a run another run: its options, but for those that may be others later."""
-    return _identity(_recorded(options))
-
-
-def _identity(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a run another run, of what `_recorded` returns; presets are resolved."""
-    hyperparameters = {**asdict(Hyperparameters()), **recorded.get("hyperparameters", {})}
-    left_out = {"hyperparameters", "preset", "frames", "device", "film_every", *hyperparameters}
-    options = {name: value for name, value in recorded.items() if name not in left_out}
-    return {**options, **hyperparameters}
-
-
-def _recorded(options: TrainOptions) -> dict[str, Any]:
-    """Return the options for the record, with the hyperparameters in full."""
-    kept = {k: v for k, v in asdict(options).items() if k not in ("out", "progress")}
-    return {
-        **kept,
-        "architecture_options": options.architecture_arguments(),
-        "hyperparameters": asdict(options.hyperparameters()),
-    }
-
-
-def _compared(options: TrainOptions, agent: Agent) -> dict[str, Any]:
-    """Return what tells runs apart, with the same names in every run."""
-    hyperparameters = asdict(options.hyperparameters())
-    left_out = {"hyperparameters", "frames", "device", *hyperparameters}
-    left_out |= {"evaluate_every", "film_every", "save_every"}
-    kept = {k: v for k, v in _recorded(options).items() if k not in left_out}
-    return {
-        **kept,
-        "init_from": options.init_from or "",
-        "architecture": agent.config.architecture,
-        "architecture_options": json.dumps(agent.config.architecture_kwargs),
-        **hyperparameters,
-    }
 
 
 def _read(file: Path) -> Any:

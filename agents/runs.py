@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from agents.checkpoint import CONFIG, CheckpointError
 from agents.folder import is_free
-from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, TrainOptions, identity, train
+from agents.options import TrainOptions, identity
+from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, train
 from agents.scores import final_scores
 from agents.training_state import NUMBERS
 

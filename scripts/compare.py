@@ -23,7 +23,7 @@ import tyro
 from tqdm import tqdm
 
 from agents.folder import new_folder, provenance, write_json
-from agents.ppo import TrainOptions
+from agents.options import TrainOptions
 from agents.runs import Standing, State, standing
 from comparing import figures as draw
 from comparing import spread, summary, tables, tensorboard, text

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import tyro
 
-from agents.ppo import TrainOptions, train
+from agents.options import TrainOptions
+from agents.ppo import train
 from agents.signals import Stopped
 
 

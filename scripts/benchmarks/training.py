@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from agents import ARCHITECTURES, AgentPolicy, DeviceRolloutBuffer, FastPPO
 from agents.network import find_device
-from agents.ppo import CPU_MICRO_BATCH, PRESETS
+from agents.options import PRESETS
+from agents.ppo import CPU_MICRO_BATCH
 from agents.running import Precision
 from benchmarks.measure import Comparison, Cost, measure, peak_memory
 from benchmarks.stages import halves, shares, synchronize

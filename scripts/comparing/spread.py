@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from agents.ppo import TrainOptions
+from agents.options import TrainOptions
 from agents.runs import finish, frames_done
 from comparing.matrix import Run
 

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents
 from agents import Agent, BilinearPolicy, CheckpointError, training_state
 from agents.network import weights_of
-from agents.ppo import PRESETS, TrainOptions, train
+from agents.options import PRESETS, TrainOptions
+from agents.ppo import train
 from envs import TRAINING, ProcgenVecEnv
 
 ROOT = Path(__file__).parents[2]

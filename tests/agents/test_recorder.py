@@ -13,7 +13,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import agents
 from agents import filming, recorder
 from agents.network import weights_of
-from agents.ppo import TrainOptions, train
+from agents.options import TrainOptions
+from agents.ppo import train
 from agents.recorder import Stopwatch
 
 ROOT = Path(__file__).parents[2]

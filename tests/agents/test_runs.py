@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 import agents
 from agents.checkpoint import CheckpointError
 from agents.evaluate import evaluate
-from agents.ppo import TrainOptions
+from agents.options import TrainOptions
 from agents.runs import State, differences, finish, recorded_options, standing
 from agents.scores import FINAL, final_scores, training_levels
 from agents.training_state import TENSORS

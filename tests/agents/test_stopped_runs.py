@@ -20,7 +20,8 @@ from safetensors import safe_open
 import agents
 from agents import recorder
 from agents.fast_ppo import FastPPO
-from agents.ppo import TrainOptions, train
+from agents.options import TrainOptions
+from agents.ppo import train
 from agents.signals import Stopped, stop_on_signals
 from agents.training_state import TENSORS
 from envs import ProcgenVecEnv

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import agents
 from agents.evaluate import evaluate
-from agents.ppo import TrainOptions, train
+from agents.options import TrainOptions
+from agents.ppo import train
 from agents.scores import score_range
 from envs import EVALUATION
 

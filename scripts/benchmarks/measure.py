@@ -38,13 +38,14 @@ class Comparison(NamedTuple):
 
 
 def measure(call: Callable[[], object], *, repeats: int = 5, budget: float = 20.0) -> Cost:
-    """Time a call after one warming call, whose peak memory is taken.
+    """Time a call, after one that loads what libraries load once, and one whose memory is taken.
 
     Args:
         call: the work.
         repeats: timed calls, at least one.
         budget: seconds after which no further repeat is begun.
     """
+    call()
     megabytes = peak_memory(call)
     seconds: list[float] = []
     while len(seconds) < repeats and sum(seconds) < budget:

@@ -97,9 +97,8 @@ def sweep(
         middle, low, high = (
             kept[f"{metric}{end}"].to_numpy(float) for end in ("", "_low", "_high")
         )
-        axes.errorbar(
-            ks, middle, [middle - low, high - middle], fmt="o-", color=POSITIVE, capsize=3
-        )
+        bars = np.stack([middle - low, high - middle])
+        axes.errorbar(ks, middle, bars, fmt="o-", color=POSITIVE, capsize=3)
         for _, row in whole.iterrows():
             axes.axhspan(row[f"{metric}_low"], row[f"{metric}_high"], color="#888888", alpha=0.25)
             axes.axhline(

@@ -68,6 +68,17 @@ def branch_filters(module: nn.Module, direction: Float[Tensor, "channels"]) -> E
     return approximate(whole, 2).eigenfilters(direction)
 
 
+def padded_margin(module: nn.Module) -> int:
+    """Return how many outermost positions of a branch's map its forms are not exact at.
+
+    There the convolution after the hidden units sees padding.
+    """
+    if isinstance(module, BilinearConv2d):
+        return 0
+    last = [part for part in module.modules() if isinstance(part, nn.Conv2d)][-1]
+    return max(size for size in last.padding if isinstance(size, int))
+
+
 def add_filters(
     module: nn.Module,
     direction: Float[Tensor, "channels"],

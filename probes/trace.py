@@ -17,7 +17,7 @@ from agents import Agent
 from agents.architectures import BilinearBlock
 from envs import Maze, distances
 from envs.state import WALL
-from probes.branches import add_filters, branch_filters, feed
+from probes.branches import add_filters, branch_filters, feed, padded_margin
 from probes.concepts import overlap, to_cells
 from probes.dataset import ActivationDataset, Pairs
 from probes.study import UNTRAINED, Direction, Study, blank
@@ -122,8 +122,10 @@ def explained_table(
     Returns:
         A row for each writer: ``writer``, and ``r2``, the share of the variance over states and
         positions of what its branch writes along the direction. Of a bilinear agent that is 1; of
-        one whose twin's forms these are, it is what may be read off them. ``squares`` is the share
-        of the form's own variance that its eigenfilters write, and not its linear part.
+        one whose twin's forms these are, it is what may be read off them. ``r2_inside`` leaves out
+        the outermost positions, where a twin's second convolution is padded and its forms are not
+        exact: of a twin itself it is 1. ``squares`` is the share of the form's own variance that
+        its eigenfilters write, and not its linear part.
     """
     rows = []
     for writer in writers:
@@ -141,11 +143,15 @@ def explained_table(
             found = writer.filters
             line = replace(found, values=found.values[:0], filters=found.filters[:0])
             total = squares + torch.cat([line.total(part) for part in parts])
-        scatter = (own - own.mean()).square().sum()
-        r2 = float(1 - (own - total).square().sum() / scatter)
+        margin = padded_margin(agent.layer(writer.branch))
+        inside = (slice(None), *[slice(margin, size - margin) for size in own.shape[1:]])
+        r2, r2_inside = (
+            float(1 - (one - other).square().sum() / (one - one.mean()).square().sum())
+            for one, other in ((own, total), (own[inside], total[inside]))
+        )
         about = total - total.mean()
         share = float((about * (squares - squares.mean())).sum() / about.square().sum())
-        rows.append({"writer": writer.block, "r2": r2, "squares": share})
+        rows.append({"writer": writer.block, "r2": r2, "r2_inside": r2_inside, "squares": share})
     return pd.DataFrame(rows)
 
 

@@ -251,7 +251,11 @@ def trace(study: Study) -> Part:
             text += (
                 "The eigenfilters are those of the agent's quadratic twin, which explains of what "
                 "the blocks write along the direction, on held-out levels, "
-                + ", ".join(f"{row.r2:.2f} in {row.writer}" for row in explained.itertuples())
+                + ", ".join(
+                    f"{row.r2:.2f} in {row.writer} ({row.r2_inside:.2f} without the outermost "
+                    "positions, where a block sees padding)"
+                    for row in explained.itertuples()
+                )
                 + " (R²). "
             )
         if (explained["squares"] < LINEAR).any():

@@ -35,10 +35,11 @@ class Hyperparameters:
 PRESETS = {
     "published": Hyperparameters(),
     "bilinear": Hyperparameters(learning_rate=1e-4),
-    "cpu": Hyperparameters(num_envs=32, num_steps=128, minibatches=16),
+    "cpu": Hyperparameters(learning_rate=2.5e-4, num_envs=32, num_steps=128, minibatches=16),
 }
 """``published`` for ReLU networks; ``bilinear`` from the bilinear paper's code; ``cpu`` has the
-rollouts and minibatches that two cores run fastest."""
+rollouts and minibatches that two cores run fastest, and a lower rate for minibatches so small: at
+5e-4 a bilinear network had not learnt fruitbot after 430,000 frames, 36 % of its ratios clipped."""
 
 
 @dataclass(frozen=True)

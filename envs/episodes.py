@@ -108,6 +108,7 @@ class Episodes:
         self._lengths = np.zeros(num_envs, np.int64)
         self._clocks = np.zeros(num_envs, np.int64)
         self._limits = np.zeros(num_envs, np.int64)
+        self._seeds = np.zeros(num_envs, np.int64)
         self._begin_all()
 
     def restart(self, seed: int | None = None) -> None:
@@ -133,6 +134,8 @@ class Episodes:
         """
         self._simulator.act(actions)
         self.fresh = False
+        self._lengths += 1
+        self._clocks += 1
 
     def wait(self) -> Step:
         """Finish the step."""
@@ -140,8 +143,6 @@ class Episodes:
         # Given levels are put in below, which overwrites what the frame shows.
         rewards, dones = frame.rewards.copy(), frame.first.copy()
         self._returns += rewards
-        self._lengths += 1
-        self._clocks += 1
         ended = None
         if dones.any():
             where = np.flatnonzero(dones)
@@ -159,8 +160,8 @@ class Episodes:
         return self._simulator.info("rgb").copy()
 
     def level_seeds(self) -> list[int]:
-        """Return the seed of the level that each environment shows."""
-        return self._simulator.info("level_seed").tolist()
+        """Return the seed of the level that each environment shows; while a step runs, showed."""
+        return self._seeds.tolist()
 
     def level_indices(self) -> list[int] | None:
         """Return the place of each environment's level among those given; None without these."""
@@ -180,6 +181,7 @@ class Episodes:
         self._simulator.set_states(states, where)
         self.fresh = False
         self._reset_counts(where)
+        self._note_seeds(where)
         for index, state in zip(where, states, strict=True):
             self._clocks[index], self._limits[index] = episode_clock(state)
 
@@ -198,12 +200,15 @@ class Episodes:
     def _begin(self, where: Int64[np.ndarray, " some"]) -> None:
         """Count new episodes, and put in the given levels: the simulator has generated its own."""
         self._reset_counts(where)
-        if self.schedule is None:
-            return
-        indices = where.tolist()
-        for index, state in zip(indices, self.schedule.next(indices), strict=True):
-            self._simulator.set_unchecked(index, state)  # the schedule has checked it
-        self._clocks[where], self._limits[where] = self.schedule.clocks(where).T
+        if self.schedule is not None:
+            indices = where.tolist()
+            for index, state in zip(indices, self.schedule.next(indices), strict=True):
+                self._simulator.set_unchecked(index, state)  # the schedule has checked it
+            self._clocks[where], self._limits[where] = self.schedule.clocks(where).T
+        self._note_seeds(where)
+
+    def _note_seeds(self, where: Any) -> None:
+        self._seeds[where] = self._simulator.info("level_seed")[where]
 
     def _reset_counts(self, where: Any) -> None:
         self._returns[where] = 0.0

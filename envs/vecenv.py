@@ -157,11 +157,13 @@ class ProcgenVecEnv(VecEnv):
         Action -1 stands still and then ends the episode.
         """
         self._episodes.act(actions)
+        # Written while the simulator works; where an episode ends they change.
+        self._step_infos = self._infos()
 
     def step_wait(self) -> VecEnvStepReturn:
         """Finish the step: observations, rewards, dones, infos (see the class)."""
         images, rewards, dones, ended = self._episodes.wait()
-        infos = self._infos()
+        infos = self._step_infos
         if ended is not None:
             self._describe(ended, infos)
         self._last = _channels_first(images)
@@ -233,21 +235,22 @@ class ProcgenVecEnv(VecEnv):
         """Return False for each: nothing can be wrapped inside the simulator."""
         return [False for _ in self._get_indices(indices)]
 
-    def _infos(self) -> list[dict[str, Any]]:
+    def _infos(self, where: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """Say which levels these environments (default all) show."""
         seeds, indices = self._episodes.level_seeds(), self._episodes.level_indices()
+        where = range(self.num_envs) if where is None else where
         if indices is None:
-            return [{"level_seed": seed} for seed in seeds]
-        return [
-            {"level_seed": seed, "level_index": index}
-            for seed, index in zip(seeds, indices, strict=True)
-        ]
+            return [{"level_seed": seeds[env]} for env in where]
+        return [{"level_seed": seeds[env], "level_index": indices[env]} for env in where]
 
     def _describe(self, ended: Ended, infos: list[dict[str, Any]]) -> None:
-        """Add what is said of episodes that ended; `_last` is what was seen before."""
+        """Say which episodes ended and what follows; `_last` is what was seen before."""
         seconds = round(time.time() - self._started, 6)
-        for number, index in enumerate(ended.where.tolist()):
+        where = ended.where.tolist()
+        for number, (index, begun) in enumerate(zip(where, self._infos(where), strict=True)):
             infos[index].update(
-                {
+                begun
+                | {
                     "episode": {
                         "r": round(float(ended.returns[number]), 6),
                         "l": int(ended.lengths[number]),

@@ -1,0 +1,152 @@
+"""Make an agent of a run fit to be shared: half precision, its scores, and a card for people.
+
+    python scripts/publish.py runs/compare/coinrun/impala-small/seed0/agent \
+        --out agents/zoo/coinrun-impala-small --about "A small IMPALA network that plays coinrun." \
+        --hardware "one core of an AMD EPYC (Zen 4), 16 minutes"
+
+The scores are those of the rounded weights. An agent in agents/zoo is found by its name.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+
+from agents import Agent, load
+from agents.checkpoint import CONFIG
+from agents.evaluate import BASELINES, evaluate, summary
+from agents.folder import check_free
+from agents.scores import training_levels
+from envs import EVALUATION
+
+
+@dataclass(frozen=True)
+class Options:
+    """Score an agent, and store it in half precision with a card."""
+
+    agent: tyro.conf.Positional[str]
+    """a name of the zoo, or a folder"""
+    out: Path
+    """folder to write; its name is the agent's"""
+    about: str
+    """a sentence or two: what it is. The card begins with it"""
+    hardware: str
+    """what it was trained on, and how long; for the card"""
+    levels: int = 1000
+    """how many held-out levels it is scored on"""
+    mode: str = "easy"
+    """the game's distribution mode"""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N | mps: where it is scored"""
+    overwrite: bool = False
+    """replace an agent that is there"""
+    progress: bool = True
+    """show bars"""
+
+
+def publish(options: Options) -> str:
+    """Write the agent, and return its card.
+
+    Raises:
+        ValueError: an agent or mode that there is not, or weights that are not finite once rounded.
+        FileExistsError: the folder is there.
+    """
+    check_free(options.out, overwrite=options.overwrite, marker=CONFIG)
+    agent = rounded(load(options.agent, options.device), options.device)
+    scores = {kind: summary(episodes) for kind, episodes in played(agent, options)}
+    made = {
+        **agent.config.made,
+        "hardware": {**agent.config.made.get("hardware", {}), "training": options.hardware},
+        "scores": {
+            "levels": f"levels 0 to {options.levels - 1}, held out",
+            "command": command(options),
+            **{kind: means(table) for kind, table in scores.items()},
+        },
+    }
+    published = Agent(agent.policy, replace(agent.config, made=made))
+    text = card(published, scores, options)
+    published.save(options.out, dtype=torch.float16, overwrite=options.overwrite, card=text)
+    return text
+
+
+def rounded(agent: Agent, device: str) -> Agent:
+    """Return the agent as half precision stores it."""
+    with tempfile.TemporaryDirectory() as folder:
+        agent.save(Path(folder) / "agent", dtype=torch.float16)
+        return load(Path(folder) / "agent", device)
+
+
+def played(agent: Agent, options: Options) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Play, and yield what it is and its episodes: the agent's on held-out levels come first."""
+    levels = EVALUATION.first(options.levels)
+    play = partial(evaluate, game=agent.config.game, mode=options.mode, progress=options.progress)
+    yield "sampled", play(agent, levels)
+    yield "greedy", play(agent, levels, greedy=True)
+    if count := agent.config.made.get("options", {}).get("levels"):
+        seen = training_levels(count).first(min(count, options.levels))
+        yield f"sampled, on {len(seen):,} levels it was trained on", play(agent, seen)
+    for kind, policy in BASELINES.items():
+        yield kind, play(policy, levels)
+
+
+def means(table: pd.DataFrame) -> dict[str, float]:
+    """Return the means of a summary for the record."""
+    return {name: round(float(mean), 4) for name, mean in table["mean"].items()}
+
+
+def command(options: Options) -> str:
+    """Return the command that gives the held-out scores again."""
+    mode = "" if options.mode == "easy" else f" --mode {options.mode}"
+    return f"python scripts/evaluate.py {options.out.name} --levels {options.levels}{mode}"
+
+
+def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str:
+    """Return the card: what the agent is, what it scores, and how it was made."""
+    count = sum(weight.numel() for weight in agent.policy.parameters())
+    metrics = list(scores["sampled"].index)
+    rows = [
+        f"| {options.levels:,} held-out levels (0 to {options.levels - 1}), mean [95 % interval] | "
+        + " | ".join(metrics),
+        "|---" * (len(metrics) + 1),
+    ]
+    for kind, table in scores.items():
+        cells = (
+            f"{row['mean']:.2f} [{row.low:.2f}, {row.high:.2f}]" for _, row in table.iterrows()
+        )
+        rows.append(f"| {kind} | " + " | ".join(cells))
+    made = agent.config.made
+    seed = made.get("options", {}).get("seed")
+    return "\n".join(
+        [
+            f"# {options.out.name}\n",
+            f"{options.about} {count:,} parameters, stored in half precision "
+            f"({count * 2 / 1e6:.1f} MB). The scores are those of the stored, rounded weights.\n",
+            *(f"{row} |" for row in rows),
+            f"\n`{command(options)}` gives those of the agent on held-out levels, and of uniform "
+            "actions.\n",
+            "## How it was made\n",
+            f"    {made.get('command', 'not recorded')}\n",
+            f"{made.get('frames', 0):,} frames, seed {seed}, on {options.hardware}. "
+            "All options and versions: `config.json`.\n",
+        ]
+    )
+
+
+def main() -> None:
+    """Score, write, and print the card."""
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        text = publish(options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agents import Agent, load
+from agents.evaluate import evaluate
+from envs import EVALUATION
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def publish():
+    sys.path.insert(0, str(SCRIPTS))
+    yield importlib.import_module("publish")
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of an agent as training leaves it: its levels, frames and command are known."""
+    agent = Agent.new(
+        "bimpala-small", game="fruitbot", seed=1, channels=4, blocks=(1, 1), features=8
+    )
+    torch.nn.init.normal_(agent.layer("action_net").weight, std=3.0)
+    made = {"options": {"levels": 3, "seed": 5}, "command": "python train.py", "frames": 4096}
+    folder = tmp_path / "run" / "agent"
+    Agent(agent.policy, replace(agent.config, made=made)).save(folder)
+    return folder
+
+
+def options(publish, source, out, **changes):
+    settings = {"about": "It plays.", "hardware": "one core", "levels": 4, "progress": False}
+    return publish.Options(str(source), out, **(settings | changes))
+
+
+def test_a_published_agent_has_the_scores_of_what_is_stored(publish, trained, tmp_path):
+    out = tmp_path / "fruitbot-tiny"
+    text = publish.publish(options(publish, trained, out))
+    stored = load_file(out / "model.safetensors")
+    assert all(weight.dtype == torch.float16 for weight in stored.values())
+    made = json.loads((out / "config.json").read_text())["made"]
+    assert made["frames"] == 4096 and made["hardware"]["training"] == "one core"
+    assert made["scores"]["command"] == "python scripts/evaluate.py fruitbot-tiny --levels 4"
+    for kind in ("sampled", "greedy"):
+        played = evaluate(load(out), EVALUATION.first(4), greedy=kind == "greedy", progress=False)
+        expected = {name: played[name].mean() for name in ("return", "success", "steps")}
+        assert made["scores"][kind] == pytest.approx(expected, abs=1e-4)
+    assert made["scores"]["sampled"]["steps"] != made["scores"]["greedy"]["steps"]
+    assert (out / "card.md").read_text() == text
+    assert text.startswith("# fruitbot-tiny\n\nIt plays. ") and "    python train.py\n" in text
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        "| sampled",
+        "| greedy",
+        "| sampled, on 3 levels it was trained on",
+        "| uniform over 15 actions",
+        "| uniform over 4 moves",
+    ]
+
+
+def test_what_is_there_stays_unless_it_is_to_be_replaced(publish, trained, tmp_path):
+    out = tmp_path / "agent"
+    publish.publish(options(publish, trained, out))
+    before = (out / "card.md").read_text()
+    with pytest.raises(FileExistsError, match="agent"):
+        publish.publish(options(publish, trained, out, about="Another."))
+    assert (out / "card.md").read_text() == before
+    publish.publish(options(publish, trained, out, about="Another.", overwrite=True))
+    assert "Another." in (out / "card.md").read_text()
+
+
+def test_weights_beyond_half_precision_are_refused_before_anything_is_written(
+    publish, trained, tmp_path
+):
+    agent = load(trained)
+    with torch.no_grad():
+        agent.layer("action_net").weight[0, 0] = 1e6
+    agent.save(tmp_path / "large")
+    with pytest.raises(ValueError, match=r"not finite as torch\.float16.*action_net"):
+        publish.publish(options(publish, tmp_path / "large", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """What a PPO run is asked to be: options, hyperparameters, and what makes it another run."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,8 @@ class Hyperparameters:
 PRESETS = {
     "published": Hyperparameters(),
     "bilinear": Hyperparameters(learning_rate=1e-4),
-    "cpu": Hyperparameters(learning_rate=2.5e-4, num_envs=32, num_steps=128, minibatches=16),
 }
-"""``published`` for ReLU networks; ``bilinear`` from the bilinear paper's code; ``cpu`` has the
-rollouts and minibatches that two cores run fastest, and a lower rate for minibatches so small: at
-5e-4 a bilinear network had not learnt fruitbot after 430,000 frames, 36 % of its ratios clipped."""
+"""``published`` for ReLU networks; ``bilinear`` from the bilinear paper's code."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class TrainOptions:
     init_from: str | None = None
     """agent to continue from: a name of the zoo or a folder"""
     preset: str = "published"
-    """published | bilinear | cpu: hyperparameters"""
+    """published | bilinear: hyperparameters"""
     learning_rate: float | None = None
     """instead of the preset's"""
     num_envs: int | None = None
@@ -67,6 +64,8 @@ class TrainOptions:
     minibatches: int | None = None
     """instead of the preset's"""
     epochs: int | None = None
+    """instead of the preset's"""
+    entropy_coefficient: float | None = None
     """instead of the preset's"""
     frames: int = 25_000_000
     """to train for, in whole rollouts"""
@@ -101,7 +100,7 @@ class TrainOptions:
         """
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; choose from {', '.join(PRESETS)}")
-        names = ("learning_rate", "num_envs", "num_steps", "minibatches", "epochs")
+        names = {field.name for field in fields(Hyperparameters)} & {*vars(self)}
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(PRESETS[self.preset], **given)
 

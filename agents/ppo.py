@@ -194,6 +194,10 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
     rollout = chosen.num_envs * chosen.num_steps
     if rollout % chosen.minibatches:
         raise ValueError(f"a rollout of {rollout} frames has no {chosen.minibatches} equal parts")
+    if chosen.entropy_coefficient < 0:
+        raise ValueError(
+            f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
+        )
     for name in ("frames", "save_every", "held_out"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(options, name)}")

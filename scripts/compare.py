@@ -1,7 +1,7 @@
 r"""Compare architectures: train games x architectures x seeds alike, and report what came out.
 
     python scripts/compare.py --games coinrun fruitbot --architectures bimpala-small impala-small \
-        --seeds 0 1 2 --preset cpu --levels 200 --frames 1000000 --out runs/compare
+        --seeds 0 1 2 --levels 200 --frames 1000000 --out runs/compare
 
 A run lives in OUT/GAME/ARCHITECTURE/seedN and is what scripts/train.py makes. The same command goes
 on where it was stopped: finished runs are taken as they are, stopped ones continue. With

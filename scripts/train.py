@@ -1,6 +1,6 @@
 """Train an agent by PPO.
 
-    python scripts/train.py --out runs/coinrun --game coinrun --preset cpu --frames 2000000
+    python scripts/train.py --out runs/coinrun --game coinrun --frames 2000000
 
 The same command with --resume continues a run that was stopped: by Ctrl-C or SIGTERM, which save it
 first, or in any other way. Watch it with ``tensorboard --logdir runs``.

@@ -263,6 +263,7 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"mode": "extreme"}, r"no mode 'extreme'.*easy"),
         ({"architecture": "vgg"}, r"unknown architecture 'vgg'.*bimpala"),
         ({"preset": "fast"}, r"unknown preset 'fast'.*published"),
+        ({"entropy_coefficient": -0.01}, "entropy_coefficient must not be negative, got -0.01"),
         (
             {"architecture_options": '{"kernel_size": 4}'},
             r"kernel_size must be odd and positive, got 4",
@@ -297,7 +298,7 @@ def test_scripts_train_and_evaluate_end_to_end(tmp_path):
     run = tmp_path / "run"
     options = [
         *("--out", run, "--game", "coinrun", "--architecture", "impala-compact"),
-        *("--preset", "cpu", "--num-envs", 8, "--num-steps", 32, "--epochs", 1),
+        *("--minibatches", 16, "--num-envs", 8, "--num-steps", 32, "--epochs", 1),
         *("--frames", 512, "--levels", 200, "--held-out", 1, "--evaluate-every", 0),
     ]
     done = script("train.py", *options)

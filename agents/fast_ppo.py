@@ -60,6 +60,8 @@ class FastPPO(PPO):
             and is far slower elsewhere.
         compile: the policy's body by ``torch.compile``; on CUDA as CUDA graphs. It takes a minute
             at the start. Hooks on the body's layers may not be called.
+        bootstrap_time_limits: where a time limit ended an episode, add what the value function
+            expected beyond it, as `PPO` does; False counts it as an end like others.
         rollout_buffer_class: None takes Stable-Baselines3's own.
         **kwargs: the rest of `PPO`'s, by name.
 
@@ -78,12 +80,14 @@ class FastPPO(PPO):
         micro_batch_size: int | None = None,
         precision: Precision = "float32",
         compile: bool = False,
+        bootstrap_time_limits: bool = True,
         rollout_buffer_class: type[RolloutBuffer] | None = DeviceRolloutBuffer,
         **kwargs: Any,
     ) -> None:
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be positive or None, got {micro_batch_size}")
         self.micro_batch_size, self.precision, self.compile = micro_batch_size, precision, compile
+        self.bootstrap_time_limits = bootstrap_time_limits
         super().__init__(policy, env, rollout_buffer_class=rollout_buffer_class, **kwargs)
 
     def _setup_model(self) -> None:
@@ -130,7 +134,8 @@ class FastPPO(PPO):
                 return False
             self._update_info_buffer(infos, dones)
             n_steps += 1
-            self._add_values_beyond_time_limits(rewards, dones, infos)
+            if self.bootstrap_time_limits:
+                self._add_values_beyond_time_limits(rewards, dones, infos)
             if isinstance(self.action_space, spaces.Discrete):
                 actions = actions.reshape(-1, 1)
             seen: Any = obs_tensor if on_device else self._last_obs

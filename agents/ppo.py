@@ -229,6 +229,7 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         ent_coef=chosen.entropy_coefficient,
         vf_coef=chosen.value_coefficient,
         max_grad_norm=chosen.max_grad_norm,
+        bootstrap_time_limits=chosen.bootstrap_time_limits,
         policy_kwargs={"architecture": agent.config.architecture},
         micro_batch_size=CPU_MICRO_BATCH if agent.device.type == "cpu" else None,
         precision=options.precision,

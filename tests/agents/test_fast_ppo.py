@@ -36,7 +36,8 @@ ACTIONS = {
 class Noise(gymnasium.Env):
     """Random observations; rewards for the actions' sum; episodes end, some by a time limit."""
 
-    def __init__(self, seen, acts, seed):
+    def __init__(self, seen, acts, seed, limits):
+        self.limits = limits
         self.observation_space, self.action_space = seen, acts
         self.observation_space.seed(seed)
         self.random = np.random.default_rng(seed)
@@ -47,13 +48,15 @@ class Noise(gymnasium.Env):
     def step(self, action):
         ended, cut = self.random.random(2) < (0.1, 0.1)
         reward = float(np.sum(action)) + self.random.normal()
+        if not self.limits:
+            ended, cut = ended or cut, False
         return self.observation_space.sample(), reward, bool(ended), bool(cut), {}
 
 
-def noise(seen, acts, num_envs):
+def noise(seen, acts, num_envs, limits=True):
     return DummyVecEnv(
         [
-            lambda seed=seed: Noise(copy.deepcopy(seen), copy.deepcopy(acts), seed)
+            lambda seed=seed: Noise(copy.deepcopy(seen), copy.deepcopy(acts), seed, limits)
             for seed in range(num_envs)
         ]
     )
@@ -107,6 +110,17 @@ def test_same_weights_as_stock_ppo(seen, acts, num_envs, changes):
         for name in logged:
             if name.startswith("train/"):
                 assert logged[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch")
+def test_a_time_limit_can_be_an_end_like_others():
+    arguments = {**PPO_SETTINGS, "batch_size": 13}
+    kinds = SPACES["floats"], ACTIONS["discrete"], 3
+    stock = learned(PPO, noise(*kinds, limits=False), **arguments)
+    ends = learned(FastPPO, noise(*kinds), bootstrap_time_limits=False, **arguments)
+    assert_same(stock, ends)
+    with pytest.raises(AssertionError):
+        assert_same(stock, learned(FastPPO, noise(*kinds), **arguments))
 
 
 @pytest.mark.parametrize("normalised", [False, True])

@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import agents
-from agents import Agent, BilinearPolicy, CheckpointError, training_state
+from agents import Agent, BilinearPolicy, CheckpointError, ppo, training_state
 from agents.network import weights_of
 from agents.options import PRESETS, TrainOptions
 from agents.ppo import train
@@ -65,6 +65,20 @@ def test_presets_are_the_published_hyperparameters():
         "bootstrap_time_limits": False,
     }
     assert PRESETS["bilinear"] == dataclasses.replace(published, learning_rate=1e-4)
+
+
+def test_ppo_gets_the_hyperparameters(tmp_path):
+    options = tiny(tmp_path / "run", entropy_coefficient=0.125, learning_rate=0.25)
+    model = ppo._model(options, ppo._first_agent(options))
+    chosen = options.hyperparameters()
+    assert (model.ent_coef, model.learning_rate) == (0.125, 0.25)
+    assert model.vf_coef == chosen.value_coefficient == 0.25
+    assert model.bootstrap_time_limits is chosen.bootstrap_time_limits is False
+    assert (model.gamma, model.gae_lambda) == (chosen.gamma, chosen.gae_lambda)
+    assert model.max_grad_norm == chosen.max_grad_norm
+    assert model.clip_range(1) == model.clip_range_vf(1) == chosen.clip_range
+    assert (model.n_steps, model.n_epochs) == (chosen.num_steps, chosen.epochs)
+    assert model.batch_size * chosen.minibatches == chosen.num_steps * chosen.num_envs
 
 
 def test_policy_works_in_stock_ppo():

@@ -26,7 +26,9 @@ class Hyperparameters:
     """discount"""
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    """of policy and value"""
+    """of the policy's ratio"""
+    clip_range_vf: float | None = None
+    """of values; None: they are not clipped"""
     value_coefficient: float = 0.25
     """of the squared error; the published 0.5 is of half of it"""
     entropy_coefficient: float = 0.01

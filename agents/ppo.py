@@ -225,7 +225,7 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         gamma=chosen.gamma,
         gae_lambda=chosen.gae_lambda,
         clip_range=chosen.clip_range,
-        clip_range_vf=chosen.clip_range,
+        clip_range_vf=chosen.clip_range_vf,
         ent_coef=chosen.entropy_coefficient,
         vf_coef=chosen.value_coefficient,
         max_grad_norm=chosen.max_grad_norm,

@@ -59,6 +59,7 @@ def test_presets_are_the_published_hyperparameters():
         "gamma": 0.999,
         "gae_lambda": 0.95,
         "clip_range": 0.2,
+        "clip_range_vf": None,
         "value_coefficient": 0.25,  # Baselines' 0.5 x half the squared error
         "entropy_coefficient": 0.01,
         "max_grad_norm": 0.5,
@@ -76,7 +77,8 @@ def test_ppo_gets_the_hyperparameters(tmp_path):
     assert model.bootstrap_time_limits is chosen.bootstrap_time_limits is False
     assert (model.gamma, model.gae_lambda) == (chosen.gamma, chosen.gae_lambda)
     assert model.max_grad_norm == chosen.max_grad_norm
-    assert model.clip_range(1) == model.clip_range_vf(1) == chosen.clip_range
+    assert model.clip_range(1) == chosen.clip_range
+    assert model.clip_range_vf is chosen.clip_range_vf is None
     assert (model.n_steps, model.n_epochs) == (chosen.num_steps, chosen.epochs)
     assert model.batch_size * chosen.minibatches == chosen.num_steps * chosen.num_envs
 

@@ -28,7 +28,8 @@ class Hyperparameters:
     clip_range: float = 0.2
     """of the policy's ratio"""
     clip_range_vf: float | None = None
-    """of values; None: they are not clipped"""
+    """of values. The published 0.2 is of another form, which Stable-Baselines3 has not: its own has
+    no gradient where a value moved too far, whatever the direction. None: not clipped"""
     value_coefficient: float = 0.25
     """of the squared error; the published 0.5 is of half of it"""
     entropy_coefficient: float = 0.01
@@ -72,6 +73,8 @@ class TrainOptions:
     """instead of the preset's"""
     entropy_coefficient: float | None = None
     """instead of the preset's"""
+    clip_range_vf: float | None = None
+    """how far an update may move a value estimate, in Stable-Baselines3's way; presets have none"""
     frames: int = 25_000_000
     """to train for, in whole rollouts"""
     mode: str = "easy"

@@ -198,6 +198,8 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         raise ValueError(
             f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
         )
+    if chosen.clip_range_vf is not None and not chosen.clip_range_vf > 0:
+        raise ValueError(f"clip_range_vf must be positive, got {chosen.clip_range_vf}")
     for name in ("frames", "save_every", "held_out"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(options, name)}")

@@ -215,7 +215,7 @@ def _model(way: Way, env: ProcgenVecEnv, architecture: str, rollout: int, epochs
         "gamma": PUBLISHED.gamma,
         "gae_lambda": PUBLISHED.gae_lambda,
         "clip_range": PUBLISHED.clip_range,
-        "clip_range_vf": PUBLISHED.clip_range,
+        "clip_range_vf": PUBLISHED.clip_range_vf,
         "ent_coef": PUBLISHED.entropy_coefficient,
         "vf_coef": PUBLISHED.value_coefficient,
         "max_grad_norm": PUBLISHED.max_grad_norm,

@@ -280,6 +280,7 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"mode": "extreme"}, r"no mode 'extreme'.*easy"),
         ({"architecture": "vgg"}, r"unknown architecture 'vgg'.*bimpala"),
         ({"preset": "fast"}, r"unknown preset 'fast'.*published"),
+        ({"clip_range_vf": 0.0}, "clip_range_vf must be positive, got 0.0"),
         ({"entropy_coefficient": -0.01}, "entropy_coefficient must not be negative, got -0.01"),
         (
             {"architecture_options": '{"kernel_size": 4}'},

@@ -113,7 +113,7 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
     rows = [
         f"| {options.levels:,} held-out levels (0 to {options.levels - 1}), mean [95 % interval] | "
         + " | ".join(metrics),
-        "|---" * (len(metrics) + 1),
+        "| " + " | ".join(["---"] * (len(metrics) + 1)),
     ]
     for kind, table in scores.items():
         cells = (

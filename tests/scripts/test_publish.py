@@ -56,7 +56,7 @@ def test_a_published_agent_has_the_scores_of_what_is_stored(publish, trained, tm
     assert (out / "card.md").read_text() == text
     assert text.startswith("# fruitbot-tiny\n\nIt plays. ") and "    python train.py\n" in text
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
-    assert rows[1:] == [
+    assert rows[2:] == [
         "| sampled",
         "| greedy",
         "| sampled, on 3 levels it was trained on",

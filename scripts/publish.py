@@ -122,6 +122,8 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
         rows.append(f"| {kind} | " + " | ".join(cells))
     made = agent.config.made
     seed = made.get("options", {}).get("seed")
+    # A run that was stopped and resumed is the same, to the byte, as one in which this never was.
+    training = made.get("command", "not recorded").replace(" --resume", "")
     return "\n".join(
         [
             f"# {options.out.name}\n",
@@ -131,7 +133,7 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
             f"\n`{command(options)}` gives those of the agent on held-out levels, and of uniform "
             "actions.\n",
             "## How it was made\n",
-            f"    {made.get('command', 'not recorded')}\n",
+            f"    {training}\n",
             f"{made.get('frames', 0):,} frames, seed {seed}, on {options.hardware}. "
             "All options and versions: `config.json`.\n",
         ]

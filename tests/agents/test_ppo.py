@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents
 from agents import Agent, BilinearPolicy, CheckpointError, ppo, training_state
 from agents.network import weights_of
-from agents.options import PRESETS, TrainOptions
+from agents.options import PRESETS, Hyperparameters, TrainOptions
 from agents.ppo import train
 from envs import TRAINING, ProcgenVecEnv
 
@@ -68,19 +68,40 @@ def test_presets_are_the_published_hyperparameters():
     assert PRESETS["bilinear"] == dataclasses.replace(published, learning_rate=1e-4)
 
 
-def test_ppo_gets_the_hyperparameters(tmp_path):
-    options = tiny(tmp_path / "run", entropy_coefficient=0.125, learning_rate=0.25)
+def test_ppo_gets_the_hyperparameters(tmp_path, monkeypatch):
+    chosen = Hyperparameters(  # none of them Stable-Baselines3's default
+        learning_rate=0.25,
+        num_envs=4,
+        num_steps=16,
+        minibatches=2,
+        epochs=1,
+        gamma=0.9,
+        gae_lambda=0.8,
+        clip_range=0.3,
+        clip_range_vf=0.4,
+        value_coefficient=0.7,
+        entropy_coefficient=0.125,
+        max_grad_norm=0.6,
+        bootstrap_time_limits=False,
+    )
+    monkeypatch.setitem(PRESETS, "published", chosen)
+    options = tiny(tmp_path / "run")
     model = ppo._model(options, ppo._first_agent(options))
-    chosen = options.hyperparameters()
-    assert (model.ent_coef, model.learning_rate) == (0.125, 0.25)
-    assert model.vf_coef == chosen.value_coefficient == 0.25
-    assert model.bootstrap_time_limits is chosen.bootstrap_time_limits is False
-    assert (model.gamma, model.gae_lambda) == (chosen.gamma, chosen.gae_lambda)
-    assert model.max_grad_norm == chosen.max_grad_norm
-    assert model.clip_range(1) == chosen.clip_range
-    assert model.clip_range_vf is chosen.clip_range_vf is None
-    assert (model.n_steps, model.n_epochs) == (chosen.num_steps, chosen.epochs)
-    assert model.batch_size * chosen.minibatches == chosen.num_steps * chosen.num_envs
+    assert (model.learning_rate, model.n_envs, model.n_steps, model.n_epochs) == (0.25, 4, 16, 1)
+    assert (model.batch_size, model.gamma, model.gae_lambda) == (32, 0.9, 0.8)
+    assert (model.clip_range(1), model.clip_range_vf(1)) == (0.3, 0.4)
+    assert (model.vf_coef, model.ent_coef, model.max_grad_norm) == (0.7, 0.125, 0.6)
+    assert model.bootstrap_time_limits is False
+
+
+def test_given_hyperparameters_replace_the_presets():
+    options = tiny("run", entropy_coefficient=0.125, clip_range_vf=0.2, learning_rate=0.25)
+    expected = dataclasses.replace(
+        PRESETS["published"],
+        **{"num_envs": 4, "num_steps": 16, "minibatches": 2, "epochs": 1},
+        **{"entropy_coefficient": 0.125, "clip_range_vf": 0.2, "learning_rate": 0.25},
+    )
+    assert options.hyperparameters() == expected
 
 
 def test_policy_works_in_stock_ppo():

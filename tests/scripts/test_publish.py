@@ -29,7 +29,11 @@ def trained(tmp_path):
         "bimpala-small", game="fruitbot", seed=1, channels=4, blocks=(1, 1), features=8
     )
     torch.nn.init.normal_(agent.layer("action_net").weight, std=3.0)
-    made = {"options": {"levels": 3, "seed": 5}, "command": "python train.py", "frames": 4096}
+    made = {
+        "options": {"levels": 3, "seed": 5},
+        "command": "python train.py --out a --resume",
+        "frames": 4096,
+    }
     folder = tmp_path / "run" / "agent"
     Agent(agent.policy, replace(agent.config, made=made)).save(folder)
     return folder
@@ -54,7 +58,9 @@ def test_a_published_agent_has_the_scores_of_what_is_stored(publish, trained, tm
         assert made["scores"][kind] == pytest.approx(expected, abs=1e-4)
     assert made["scores"]["sampled"]["steps"] != made["scores"]["greedy"]["steps"]
     assert (out / "card.md").read_text() == text
-    assert text.startswith("# fruitbot-tiny\n\nIt plays. ") and "    python train.py\n" in text
+    assert (
+        text.startswith("# fruitbot-tiny\n\nIt plays. ") and "    python train.py --out a\n" in text
+    )
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:] == [
         "| sampled",

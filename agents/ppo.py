@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import training_state
 from agents.checkpoint import Agent, CheckpointError, load
+from agents.critic import adopt_critic
 from agents.events import Events
 from agents.fast_ppo import FastPPO
 from agents.folder import (
@@ -244,9 +245,11 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
 
 
 def _calibrate(model: FastPPO, options: TrainOptions) -> None:
-    """Scale the untrained weights of a body that asks for it on the game's first frames."""
+    """Fit what asks for it to the game: an untrained body's scale, or a trained critic's."""
     body = model.policy.features_extractor
-    if options.init_from is None and isinstance(body, Polynomial):
+    if options.init_from is not None:
+        adopt_critic(model, model.n_steps)
+    elif isinstance(body, Polynomial):
         env, _ = training_state.environments(model)
         body.calibrate(torch.as_tensor(env.observe()) / 255)
 

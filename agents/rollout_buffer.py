@@ -122,26 +122,22 @@ class DeviceRolloutBuffer(RolloutBuffer):
     def compute_returns_and_advantage(
         self, last_values: Float[Tensor, "..."], dones: Bool[np.ndarray, " envs"]
     ) -> None:
-        """Estimate advantages (Schulman et al. 2016, arXiv 1506.02438) and returns on the device.
-
-        The operations on each number, and their order, are those of Stable-Baselines3.
+        """Estimate advantages and returns on the device.
 
         Args:
             last_values: estimates for the observations after the last step, of envs numbers.
             dones: whether the last step ended an episode.
         """
         starts = np.concatenate([self.episode_starts[1:], np.asarray(dones, np.float32)[None]])
-        goes_on = 1 - torch.as_tensor(starts, device=self.device)
-        rewards = torch.as_tensor(self.rewards, device=self.device)
-        values = self._values.T
-        last = last_values.detach().to(values).reshape(1, self.n_envs)
-        next_values = torch.cat([values[1:], last])
-        deltas = rewards + self.gamma * next_values * goes_on - values
-        decays = self.gamma * self.gae_lambda * goes_on
-        advantage = torch.zeros_like(deltas[0])
-        for step in reversed(range(self.buffer_size)):
-            advantage = deltas[step] + decays[step] * advantage
-            self._advantages[:, step] = advantage
+        last = last_values.detach().to(self._values).reshape(1, self.n_envs)
+        advantages = generalised_advantages(
+            torch.as_tensor(self.rewards, device=self.device),
+            torch.cat([self._values.T, last]),
+            1 - torch.as_tensor(starts, device=self.device),
+            self.gamma,
+            self.gae_lambda,
+        )
+        self._advantages.copy_(advantages.T)
         torch.add(self._advantages, self._values, out=self._returns)
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
@@ -202,6 +198,34 @@ class DeviceRolloutBuffer(RolloutBuffer):
     def returns(self) -> Float[np.ndarray, "steps envs"]:  # type: ignore[override]
         """Advantages plus values: what the values are fitted to."""
         return _by_step(self._returns)
+
+
+def generalised_advantages(
+    rewards: Float[Tensor, "steps envs"],
+    values: Float[Tensor, "steps+1 envs"],
+    goes_on: Float[Tensor, "steps envs"],
+    gamma: float,
+    gae_lambda: float,
+) -> Float[Tensor, "steps envs"]:
+    """Return generalised advantage estimates (Schulman et al. 2016, arXiv 1506.02438).
+
+    The operations on each number, and their order, are those of Stable-Baselines3.
+
+    Args:
+        rewards: of each step.
+        values: of the observations at each step, and after the last.
+        goes_on: 0 where the step ended an episode, else 1.
+        gamma: discount.
+        gae_lambda: 0 gives temporal differences, 1 Monte-Carlo returns less values.
+    """
+    deltas = rewards + gamma * values[1:] * goes_on - values[:-1]
+    decays = gamma * gae_lambda * goes_on
+    advantages = torch.empty_like(deltas)
+    advantage = torch.zeros_like(deltas[0])
+    for step in reversed(range(len(deltas))):
+        advantage = deltas[step] + decays[step] * advantage
+        advantages[step] = advantage
+    return advantages
 
 
 def _by_step(tensor: Tensor) -> np.ndarray:

@@ -58,7 +58,7 @@ class TrainOptions:
     architecture_options: str = "{}"
     """its own, as JSON: {"kernel_size": 7, "gate": "silu"}"""
     init_from: str | None = None
-    """agent to continue from: a name of the zoo or a folder"""
+    """agent to continue from: a name of the zoo or a folder; its critic is fitted first"""
     preset: str = "published"
     """published | bilinear: hyperparameters"""
     learning_rate: float | None = None

@@ -1,18 +1,27 @@
 """A critic that learned elsewhere, brought to what a PPO run's rewards are counted in."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from agents.fast_ppo import FastPPO
 from agents.rollout_buffer import generalised_advantages
 from agents.running import to_device
 
 
-def adopt_critic(model: FastPPO, steps: int) -> tuple[float, float]:
+class Fit(NamedTuple):
+    """What a critic's values are multiplied by, and what is then added."""
+
+    slope: float
+    offset: float
+
+
+def adopt_critic(model: FastPPO, steps: int, look: Callable[[], None] = lambda: None) -> Fit:
     """Let the agent play without learning, then scale and shift its critic to fit what it got.
 
     A critic predicts returns in the units of its own training: the game's, or those of another
@@ -24,16 +33,20 @@ def adopt_critic(model: FastPPO, steps: int) -> tuple[float, float]:
     Args:
         model: on a `VecNormalize`, before its first step. Its value head is changed in place.
         steps: of each environment.
+        look: called before each step; what it raises ends this, with the critic as it was.
 
-    Returns:
-        Slope and offset that the critic's values were given. (1, 0), which leaves them, if the
-        values do not rise with the returns: then it is no critic of these.
+    Raises:
+        ValueError: the value head has no bias.
+        FloatingPointError: expected returns are not finite.
     """
-    env = model.get_vec_normalize_env()
-    assert isinstance(env, VecNormalize)
+    env, head = model.get_vec_normalize_env(), model.policy.value_net
+    assert isinstance(env, VecNormalize) and isinstance(head, nn.Linear)
+    if head.bias is None:
+        raise ValueError("the agent's value_net has no bias to be fitted: give it one of zeros")
     values, rewards, ends = [], [], []
     seen: Any = env.reset()  # an array: FastPPO refuses the rest
     for step in range(steps + 1):
+        look()
         with torch.no_grad(), model.running.of(model.policy):
             actions, value, _ = model.policy(to_device(seen, model.device))
         values.append(value.flatten().cpu().numpy())
@@ -41,16 +54,16 @@ def adopt_critic(model: FastPPO, steps: int) -> tuple[float, float]:
             seen, _, dones, _ = env.step(actions.cpu().numpy())
             rewards.append(env.get_original_reward())
             ends.append(dones)
+    predicted = np.stack(values)
+    if not np.isfinite(predicted).all():
+        raise FloatingPointError("the network's expected returns are not finite")
     scale = np.sqrt(env.ret_rms.var + env.epsilon)
     scaled = np.clip(np.stack(rewards) / scale, -env.clip_reward, env.clip_reward)
-    slope, offset = fitted(np.stack(values), scaled, np.stack(ends), model.gamma, model.gae_lambda)
-    if not slope > 0:
-        return 1.0, 0.0
-    head = model.policy.value_net
+    fit = fitted(predicted, scaled, np.stack(ends), model.gamma)
     with torch.no_grad():
-        head.weight.mul_(slope)
-        head.bias.mul_(slope).add_(offset)
-    return slope, offset
+        head.weight.mul_(fit.slope)
+        head.bias.mul_(fit.slope).add_(fit.offset)
+    return fit
 
 
 def fitted(
@@ -58,30 +71,39 @@ def fitted(
     rewards: Float[np.ndarray, "steps envs"],
     ends: Bool[np.ndarray, "steps envs"],
     gamma: float,
-    gae_lambda: float,
-) -> tuple[float, float]:
-    """Return slope and offset with which values have nothing left to learn from their own targets.
+) -> Fit:
+    """Return the slope and offset that bring values nearest to the discounted returns.
 
-    The targets of PPO's critic are its values plus generalised advantages, which are linear in
-    rewards and values. So the values ``slope * values + offset`` whose squared distance from their
-    own targets no further slope and offset would lower solve two linear equations: advantages are
-    orthogonal to the values and to 1. It is the fixed point of least-squares temporal differences
-    (Boyan 2002, LSTD(lambda)) on these two features.
+    An episode that the last step has not ended counts with what is then expected of it: the value
+    after that step, scaled and shifted alike. So both sides of the regression depend on slope and
+    offset, linearly; solved is that the rest is orthogonal to the values and to 1. This is
+    least-squares temporal differences (Boyan 2002) on these two features, with lambda = 1: a lower
+    one, as of the advantages in training, flattens good values of long episodes, because errors
+    are counted in full and what is right only near the ends.
+
+    Values that do not rise with the returns have slope 0: they know nothing of them, and only
+    the offset is fitted.
 
     Args:
         values: of the observations at each step, and after the last.
         rewards: of each step.
         ends: whether the step ended an episode.
         gamma: discount.
-        gae_lambda: of the advantages.
     """
-    kept, got = (torch.as_tensor(array, dtype=torch.float64) for array in (values, rewards))
+    given = torch.as_tensor(values, dtype=torch.float64)
+    got = torch.as_tensor(rewards, dtype=torch.float64)
     goes_on = 1 - torch.as_tensor(ends, dtype=torch.float64)
-    features = torch.stack([kept, torch.ones_like(kept)])
+    mean, spread = given.mean(), given.std()
+    features = torch.stack([torch.ones_like(given), given - mean])
     none = torch.zeros_like(got)
-    of_rewards = generalised_advantages(got, torch.zeros_like(kept), goes_on, gamma, gae_lambda)
-    of_features = [generalised_advantages(none, f, goes_on, gamma, gae_lambda) for f in features]
+    # of values that are 0: the discounted rewards; of a feature alone: the rest that it leaves
+    returns = generalised_advantages(got, torch.zeros_like(given), goes_on, gamma, 1.0).flatten()
+    rests = torch.stack(
+        [generalised_advantages(none, f, goes_on, gamma, 1.0).flatten() for f in features]
+    )
     seen = features[:, :-1].flatten(1)
-    products = seen @ torch.stack(of_features).flatten(1).T
-    slope, offset = torch.linalg.lstsq(products, -seen @ of_rewards.flatten(), driver="gelsd")[0]
-    return slope.item(), offset.item()
+    alone = -(returns.sum() / rests[0].sum()).item()
+    if spread <= 1e-5 * (1 + mean.abs()):  # what is left of float32's digits is noise
+        return Fit(0.0, alone)
+    offset, slope = torch.linalg.solve(seen @ rests.T, -seen @ returns).tolist()
+    return Fit(slope, offset - slope * mean.item()) if slope > 0 else Fit(0.0, alone)

@@ -1,6 +1,7 @@
 """What a PPO run is asked to be: options, hyperparameters, and what makes it another run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -130,17 +131,78 @@ class TrainOptions:
         return arguments
 
 
+def check(options: TrainOptions) -> None:
+    """Refuse numbers that no run can have.
+
+    Raises:
+        ValueError: one is out of its range, or the preset is unknown.
+    """
+    chosen = options.hyperparameters()
+    numbers = {**vars(options), **asdict(chosen)}
+    for name in (
+        "frames",
+        "save_every",
+        "held_out",
+        "num_envs",
+        "num_steps",
+        "minibatches",
+        "epochs",
+    ):
+        if numbers[name] < 1:
+            raise ValueError(f"{name} must be positive, got {numbers[name]}")
+    for name, zero in (("levels", "all"), ("evaluate_every", "none"), ("film_every", "none")):
+        if numbers[name] < 0:
+            raise ValueError(f"{name} must be positive, or 0 for {zero}, got {numbers[name]}")
+    for name in ("learning_rate", "clip_range_vf"):
+        if numbers[name] is not None and not numbers[name] > 0:
+            raise ValueError(f"{name} must be positive, got {numbers[name]}")
+    if not chosen.entropy_coefficient >= 0:
+        raise ValueError(
+            f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
+        )
+    rollout = chosen.num_envs * chosen.num_steps
+    if rollout % chosen.minibatches:
+        raise ValueError(f"a rollout of {rollout} frames has no {chosen.minibatches} equal parts")
+
+
 def identity(options: TrainOptions) -> dict[str, Any]:
     """Return what makes a run another run: its options, but for those that may be others later."""
     return recorded_identity(recorded(options))
 
 
-def recorded_identity(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a run another run, of what `recorded` returns; presets are resolved."""
-    hyperparameters = {**asdict(Hyperparameters()), **recorded.get("hyperparameters", {})}
+def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a run another run, of what `recorded` returns; presets are resolved.
+
+    A run of an older version has the defaults of the options that came later.
+    """
+    record = {**recorded(TrainOptions(Path())), **record}
+    hyperparameters = {**asdict(Hyperparameters()), **record["hyperparameters"]}
     left_out = {"hyperparameters", "preset", "frames", "device", "film_every", *hyperparameters}
-    options = {name: value for name, value in recorded.items() if name not in left_out}
+    options = {name: value for name, value in record.items() if name not in left_out}
     return {**options, **hyperparameters}
+
+
+def check_same_run(run: Path, record: Mapping[str, Any], options: TrainOptions) -> None:
+    """Refuse what would continue a run with other options.
+
+    Args:
+        run: its folder.
+        record: what `recorded` returned for it.
+        options: given now.
+
+    Raises:
+        ValueError: they make it another run; each option is named.
+    """
+    before, given = recorded_identity(record), identity(options)
+    others = [
+        f"{name} was {before[name]!r}, is {given[name]!r}"
+        if name in given
+        else f"this version has no option {name}, it was {before[name]!r}"
+        for name in before
+        if before[name] != given.get(name)
+    ]
+    if others:
+        raise ValueError(f"{run} is another run: {'; '.join(others)}")
 
 
 def recorded(options: TrainOptions) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from agents.folder import (
     write_json,
 )
 from agents.keeper import Keeper
-from agents.options import TrainOptions, compared, identity, recorded, recorded_identity
+from agents.options import TrainOptions, check, check_same_run, compared, recorded
 from agents.policy import AgentPolicy
 from agents.recorder import Recorder, Scores
 from agents.signals import Stopped, StopRequest, stop_on_signals
@@ -39,6 +39,10 @@ from envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
 
 OPTIONS, RESULTS, AGENT = "options.json", "results.json", "agent"
 CHECKPOINTS, TRAJECTORY = "checkpoints", "trajectory"
+
+LINEAGE = ("from", "critic")
+"""What is recorded of a run that began from another agent: how that was made, and the slope and
+offset that its critic was given."""
 
 CPU_MICRO_BATCH = 64
 """Samples that a processor takes through the network at once; what it gains:
@@ -80,6 +84,7 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
     """
     if overwrite and resume:
         raise ValueError("choose one of overwrite and resume")
+    check(options)
     with locked(options.out), stop_on_signals() as stop:
         return _train(options, stop, overwrite=overwrite, resume=resume)
 
@@ -103,8 +108,7 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
             remove_leftovers(folder)
     else:
         clear(out, marker=OPTIONS)
-        _calibrate(model, options)
-    lineage = {"from": agent.config.made["from"]} if "from" in agent.config.made else {}
+    lineage = {name: agent.config.made[name] for name in LINEAGE if name in agent.config.made}
     made = {"options": recorded(options), **provenance(), **lineage}
 
     def current(history: list[Scores]) -> Agent:
@@ -135,11 +139,17 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
         settings=compared(options, agent.config),
         progress=options.progress,
     )
-    with closing(training_state.environments(model)[0]), _failures_explained(model, out):
+    with (
+        closing(training_state.environments(model)[0]),
+        _failures_explained(model, out),
+        keeper.watching(agent.policy),
+    ):
+        if checkpoint is None:
+            made |= _calibrate(model, options, stop)
         write_json(out / OPTIONS, made)
         events = Events(out / "tensorboard", frames=model.num_timesteps)
         model.set_logger(Logger(str(out), [events]))
-        with closing(model.logger), keeper.watching(agent.policy):
+        with closing(model.logger):
             try:
                 model.learn(
                     options.frames - model.num_timesteps,
@@ -149,7 +159,7 @@ def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume:
             except Stopped as stopped:
                 training_state.rewind(model, keeper.state)
                 save(recorder.history)
-                where = f"after {model.num_timesteps:,} frames, saved in {_newest(out)}"
+                where = f"after {model.num_timesteps:,} frames, saved in {newest_checkpoint(out)}"
                 raise Stopped(stopped.signal, f"stopped {where}") from None
         trained = current(recorder.history)
         trained.save(out / AGENT, overwrite=True)
@@ -162,7 +172,7 @@ def _failures_explained(model: FastPPO, run: Path) -> Iterator[None]:
     try:
         yield
     except (FloatingPointError, OSError, SafetensorError) as error:
-        found = _newest(run)
+        found = newest_checkpoint(run)
         last = f"the last good checkpoint is {found}" if found else "no checkpoint was written yet"
         frames = f"{model.num_timesteps:,} frames"
         if isinstance(error, FloatingPointError):
@@ -192,23 +202,6 @@ def _first_agent(options: TrainOptions) -> Agent:
 def _model(options: TrainOptions, agent: Agent) -> FastPPO:
     """Make PPO around the agent's own policy."""
     chosen = options.hyperparameters()
-    rollout = chosen.num_envs * chosen.num_steps
-    if rollout % chosen.minibatches:
-        raise ValueError(f"a rollout of {rollout} frames has no {chosen.minibatches} equal parts")
-    if chosen.entropy_coefficient < 0:
-        raise ValueError(
-            f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
-        )
-    if chosen.clip_range_vf is not None and not chosen.clip_range_vf > 0:
-        raise ValueError(f"clip_range_vf must be positive, got {chosen.clip_range_vf}")
-    for name in ("frames", "save_every", "held_out"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
-    for name in ("evaluate_every", "film_every"):
-        if getattr(options, name) < 0:
-            raise ValueError(
-                f"{name} must be positive, or 0 for none, got {getattr(options, name)}"
-            )
     levels = Levels(TRAINING.start, options.levels) if options.levels else TRAINING
     env = ProcgenVecEnv(
         options.game,
@@ -223,7 +216,7 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
         VecNormalize(env, norm_obs=False, gamma=chosen.gamma),
         learning_rate=chosen.learning_rate,
         n_steps=chosen.num_steps,
-        batch_size=rollout // chosen.minibatches,
+        batch_size=chosen.num_envs * chosen.num_steps // chosen.minibatches,
         n_epochs=chosen.epochs,
         gamma=chosen.gamma,
         gae_lambda=chosen.gae_lambda,
@@ -244,14 +237,22 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
     return model
 
 
-def _calibrate(model: FastPPO, options: TrainOptions) -> None:
-    """Fit what asks for it to the game: an untrained body's scale, or a trained critic's."""
+def _calibrate(model: FastPPO, options: TrainOptions, stop: StopRequest) -> dict[str, Any]:
+    """Fit to the game a given critic, or an untrained body's scale; return what is to be recorded.
+
+    Raises:
+        Stopped: as asked for, before anything was saved.
+    """
     body = model.policy.features_extractor
     if options.init_from is not None:
-        adopt_critic(model, model.n_steps)
-    elif isinstance(body, Polynomial):
+        try:
+            return {"critic": adopt_critic(model, model.n_steps, stop.check)._asdict()}
+        except Stopped as stopped:
+            raise Stopped(stopped.signal, "stopped before the first frame") from None
+    if isinstance(body, Polynomial):
         env, _ = training_state.environments(model)
         body.calibrate(torch.as_tensor(env.observe()) / 255)
+    return {}
 
 
 def _write_checkpoint(run: Path, state: State, agent: Agent) -> None:
@@ -278,7 +279,7 @@ def _resumable(run: Path) -> list[Path]:
     return sorted(file.parent for file in files)
 
 
-def _newest(run: Path) -> Path | None:
+def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest checkpoint, if there is one."""
     return next(reversed(_resumable(run)), None)
 
@@ -286,19 +287,8 @@ def _newest(run: Path) -> Path | None:
 def _last_checkpoint(options: TrainOptions) -> Path:
     """Find the newest checkpoint of a run, if it is the run that the options describe."""
     run = options.out
-    before, given = recorded_identity(_read(run / OPTIONS)["options"]), identity(options)
-    # a run of an older version has the defaults of the options that came later
-    before = {**identity(TrainOptions(run)), **before}
-    others = [
-        f"{name} was {before[name]!r}, is {given[name]!r}"
-        if name in given
-        else f"this version has no option {name}, it was {before[name]!r}"
-        for name in before
-        if before[name] != given.get(name)
-    ]
-    if others:
-        raise ValueError(f"{run} is another run: {'; '.join(others)}")
-    found = _newest(run)
+    check_same_run(run, _read(run / OPTIONS)["options"], options)
+    found = newest_checkpoint(run)
     if found is None:
         raise CheckpointError(f"{run} holds no checkpoint yet: start it with overwrite")
     return found

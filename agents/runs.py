@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from agents.checkpoint import CONFIG, CheckpointError
 from agents.folder import is_free
-from agents.options import TrainOptions, identity
+from agents.options import TrainOptions, check_same_run, identity, recorded_identity
 from agents.ppo import AGENT, CHECKPOINTS, OPTIONS, RESULTS, train
 from agents.scores import final_scores
 from agents.training_state import NUMBERS
@@ -45,10 +45,16 @@ def recorded_options(run: Path) -> TrainOptions:
         raise CheckpointError(f"{run} holds no run that can be read: {error!r}") from error
 
 
-def differences(one: TrainOptions, other: TrainOptions) -> dict[str, tuple[Any, Any]]:
-    """Return what makes two runs different runs, by option: what the one has, and the other."""
-    a, b = identity(one), identity(other)
-    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+def run_identity(options: TrainOptions) -> dict[str, Any]:
+    """Return the `identity` of the run in the options' folder; of the options if none has begun.
+
+    What is recorded there stands, where today's options and presets would give something else.
+
+    Raises:
+        CheckpointError: the record cannot be read.
+    """
+    record = _read(options.out / OPTIONS).get("options")
+    return identity(options) if record is None else recorded_identity(record)
 
 
 def standing(options: TrainOptions) -> Standing:
@@ -63,9 +69,8 @@ def standing(options: TrainOptions) -> Standing:
         return Standing(State.NEW, 0)
     if not (run / OPTIONS).is_file():
         raise ValueError(f"{run} holds something that is no run: choose another place")
-    if others := differences(recorded_options(run), options):
-        described = "; ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in others.items())
-        raise ValueError(f"{run} is another run: {described}")
+    recorded_options(run)  # or it is no run
+    check_same_run(run, _read(run / OPTIONS)["options"], options)
     frames = frames_done(run)
     hyperparameters = options.hyperparameters()
     rollout = hyperparameters.num_envs * hyperparameters.num_steps

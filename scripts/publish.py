@@ -9,10 +9,11 @@ The scores are those of the rounded weights. An agent in agents/zoo is found by 
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,8 +41,8 @@ class Options:
     """what it was trained on, and how long; for the card"""
     levels: int = 1000
     """how many held-out levels it is scored on"""
-    mode: str = "easy"
-    """the game's distribution mode"""
+    mode: str | None = None
+    """the game's distribution mode; that of the agent's training, if not given"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps: where it is scored"""
     overwrite: bool = False
@@ -59,6 +60,8 @@ def publish(options: Options) -> str:
     """
     check_free(options.out, overwrite=options.overwrite, marker=CONFIG)
     agent = rounded(load(options.agent, options.device), options.device)
+    if options.mode is None:
+        options = replace(options, mode=agent.config.made.get("options", {}).get("mode", "easy"))
     scores = {kind: summary(episodes) for kind, episodes in played(agent, options)}
     made = {
         **agent.config.made,
@@ -84,6 +87,7 @@ def rounded(agent: Agent, device: str) -> Agent:
 
 def played(agent: Agent, options: Options) -> Iterable[tuple[str, pd.DataFrame]]:
     """Play, and yield what it is and its episodes: the agent's on held-out levels come first."""
+    assert options.mode is not None
     levels = EVALUATION.first(options.levels)
     play = partial(evaluate, game=agent.config.game, mode=options.mode, progress=options.progress)
     yield "sampled", play(agent, levels)
@@ -120,10 +124,6 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
             f"{row['mean']:.2f} [{row.low:.2f}, {row.high:.2f}]" for _, row in table.iterrows()
         )
         rows.append(f"| {kind} | " + " | ".join(cells))
-    made = agent.config.made
-    seed = made.get("options", {}).get("seed")
-    # A run that was stopped and resumed is the same, to the byte, as one in which this never was.
-    training = made.get("command", "not recorded").replace(" --resume", "")
     return "\n".join(
         [
             f"# {options.out.name}\n",
@@ -133,11 +133,35 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
             f"\n`{command(options)}` gives those of the agent on held-out levels, and of uniform "
             "actions.\n",
             "## How it was made\n",
-            f"    {training}\n",
-            f"{made.get('frames', 0):,} frames, seed {seed}, on {options.hardware}. "
+            f"    {training(agent.config.made)}\n",
+            f"{extent(agent.config.made)}, on {options.hardware}. "
             "All options and versions: `config.json`.\n",
+            *origins(agent.config.made.get("from")),
         ]
     )
+
+
+def training(made: Mapping[str, Any]) -> str:
+    """Return the command that trained an agent.
+
+    A run that was stopped and resumed is the same, to the byte, as one in which this never was.
+    """
+    return made.get("command", "not recorded").replace(" --resume", "")
+
+
+def extent(made: Mapping[str, Any]) -> str:
+    """Return how much an agent was trained."""
+    return f"{made.get('frames', 0):,} frames, seed {made.get('options', {}).get('seed')}"
+
+
+def origins(made: Mapping[str, Any] | str | None) -> Iterator[str]:
+    """Yield what an agent began from, and what that began from."""
+    if isinstance(made, Mapping):
+        yield f"It began from an agent that was made by\n\n    {training(made)}\n"
+        yield f"{extent(made)}.\n"
+        yield from origins(made.get("from"))
+    elif made is not None:
+        yield f"It began from {made}.\n"
 
 
 def main() -> None:

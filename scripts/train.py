@@ -9,12 +9,13 @@ first, or in any other way. Watch it with ``tensorboard --logdir runs``.
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from agents.options import TrainOptions
-from agents.ppo import train
+from agents.ppo import newest_checkpoint, train
 from agents.signals import Stopped
 
 
@@ -37,17 +38,19 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")
     except Stopped as stopped:
-        print(f"{stopped}; to go on:\n{resume_command()}", file=sys.stderr)
+        print(f"{stopped}; {going_on(command.options.out)}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        print(f"stopped at once; from the last checkpoint:\n{resume_command()}", file=sys.stderr)
+        print(f"stopped at once; {going_on(command.options.out)}", file=sys.stderr)
         sys.exit(130)
 
 
-def resume_command() -> str:
-    """Return this command as it continues the run."""
+def going_on(run: Path) -> str:
+    """Say how the run goes on: this command with --resume, if there is a checkpoint."""
+    if newest_checkpoint(run) is None:
+        return "nothing was saved yet: the same command begins anew"
     given = [each for each in sys.argv if each not in ("--overwrite", "--resume")]
-    return shlex.join(["python", *given, "--resume"])
+    return f"to go on:\n{shlex.join(['python', *given, '--resume'])}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.network import AgentConfig, on_meta
-from agents.options import Hyperparameters, TrainOptions
+from agents.options import Hyperparameters, TrainOptions, check
 from agents.runs import recorded_options
 from agents.scores import score_range
 from envs.games import check_game, check_mode
@@ -115,7 +115,7 @@ def matrix(
         for one in variants
     ]
     for run in runs:
-        run.options.hyperparameters()
+        check(run.options)
     return runs
 
 

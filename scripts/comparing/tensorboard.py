@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from agents.options import Hyperparameters
+from agents.runs import run_identity
 from comparing.matrix import Run
 from comparing.tables import EVALUATION, KEY, WHILE_TRAINING, Collected
 
@@ -46,10 +48,11 @@ def _means(writer: SummaryWriter, rows: pd.DataFrame) -> None:
 
 def _row(folder: Path, run: Run, parameters: int, final: pd.DataFrame) -> None:
     """Write a run's hyperparameters and final scores."""
+    made = run_identity(run.options)
     settings = {
         **dict(zip(KEY, run, strict=False)),
         "parameters": parameters,
-        **asdict(run.options.hyperparameters()),
+        **{name: made[name] for name in asdict(Hyperparameters())},
     }
     scores = {
         f"final/{row['measure']}_{unit}": row[unit]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from agents.runs import differences
+from agents.runs import run_identity
 from comparing.statistics import FEW, spread_known_within
 from comparing.summary import ALL_GAMES
 from comparing.tables import EVALUATION, Collected
@@ -55,16 +55,15 @@ def what_was_compared(found: Collected) -> Iterator[str]:
 
 def unequal(found: Collected) -> list[str]:
     """Return the options in which runs differ, beside game, architecture and seed."""
-    first = found.runs[0].options
-    apart = [differences(first, run.options) for run in found.runs]
+    identities = [run_identity(run.options) for run in found.runs]
     lines = []
-    for name in dict.fromkeys(name for one in apart for name in one if name not in AXES):
+    for name in dict.fromkeys(name for one in identities for name in one if name not in AXES):
         values: dict[str, set[str]] = {}
-        for run, one in zip(found.runs, apart, strict=True):
-            value = one[name][1] if name in one else _value(first, name)
-            values.setdefault(run.architecture, set()).add(repr(value))
-        said = ", ".join(f"{label} {' and '.join(sorted(v))}" for label, v in values.items())
-        lines.append(f"{name}: {said}")
+        for run, one in zip(found.runs, identities, strict=True):
+            values.setdefault(run.architecture, set()).add(repr(one.get(name)))
+        if len(set.union(*values.values())) > 1:
+            said = ", ".join(f"{label} {' and '.join(sorted(v))}" for label, v in values.items())
+            lines.append(f"{name}: {said}")
     return lines
 
 
@@ -275,13 +274,6 @@ def _seeds(row: pd.Series) -> str:
 
 def _by_pair(pairs: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     return [*pairs.groupby(["one", "other"], sort=False)]
-
-
-def _value(options: object, name: str) -> object:
-    value = getattr(options, name)
-    if value is None:
-        value = getattr(options.hyperparameters(), name, None)  # type: ignore[attr-defined]
-    return value
 
 
 def _interval(row: pd.Series, name: str, digits: int = 2, sign: str = "") -> str:

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 import agents
 from agents.checkpoint import CheckpointError
 from agents.evaluate import evaluate
-from agents.options import TrainOptions
-from agents.runs import State, differences, finish, recorded_options, standing
+from agents.options import TrainOptions, identity
+from agents.runs import State, finish, recorded_options, run_identity, standing
 from agents.scores import FINAL, final_scores, training_levels
 from agents.training_state import TENSORS
 from envs import EVALUATION
@@ -146,11 +146,25 @@ def test_what_is_no_run_is_refused(tmp_path, run):
 
 
 def test_recorded_options_are_those_of_the_run(run):
-    assert differences(recorded_options(run.out), run) == {}
+    assert recorded_options(run.out) == replace(run, progress=True)
+    assert run_identity(run) == identity(run)
     # a run of an older version lacks the options that came later: they have their defaults
     file = run.out / "options.json"
     document = json.loads(file.read_text())
     del document["options"]["precision"]
     file.write_text(json.dumps(document))
     assert recorded_options(run.out).precision == "float32"
-    assert differences(recorded_options(run.out), run) == {}
+    assert run_identity(run) == identity(run)
+    assert standing(run).state is State.FINISHED
+
+
+def test_a_run_of_other_hyperparameters_is_another_run(run):
+    file = run.out / "options.json"
+    document = json.loads(file.read_text())
+    document["options"]["hyperparameters"] |= {"value_coefficient": 0.5, "gone": 3}
+    file.write_text(json.dumps(document))
+    assert run_identity(run) == {**identity(run), "value_coefficient": 0.5, "gone": 3}
+    with pytest.raises(
+        ValueError, match=r"value_coefficient was 0.5, is 0.25; this version has no"
+    ):
+        standing(run)

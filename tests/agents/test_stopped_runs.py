@@ -20,6 +20,7 @@ from safetensors import safe_open
 import agents
 from agents import recorder
 from agents.fast_ppo import FastPPO
+from agents.folder import HOLDER, is_free
 from agents.options import TrainOptions
 from agents.ppo import train
 from agents.signals import Stopped, stop_on_signals
@@ -273,6 +274,21 @@ def test_script_stops_and_says_how_to_go_on(tmp_path, launcher):
     assert f"saved in {options.out}/checkpoints/{newest(options.out):012d}; to go on:" in said
     assert f"train.py --out '{options.out}' " in said and said.rstrip().endswith(" --resume")
     assert "Traceback" not in said
+
+
+def test_a_run_that_is_stopped_before_its_first_frame_says_so(tmp_path, launcher):
+    """While the given agent's critic is fitted there is nothing to save yet."""
+    given = {"init_from": "maze-bimpala-compact", "architecture": None}
+    options = tiny(tmp_path / "run", num_steps=20_000, architecture_options="{}", **given)
+    run = Forked(launcher, options)
+    wait_for((options.out / HOLDER).exists, run)
+    time.sleep(0.5)
+    run.send(signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
+    said = run.stderr.read_text()
+    assert "stopped before the first frame; nothing was saved yet" in said
+    assert "--resume" not in said and "Traceback" not in said
+    assert is_free(options.out)
 
 
 @contextmanager

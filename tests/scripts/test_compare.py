@@ -1,6 +1,7 @@
 """`scripts/compare.py`: a tiny matrix for real, and its tables and words where they are known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,24 @@ def test_the_report_is_made_again_without_training(results, compare, capsys):
     assert (results / "report" / "summary.csv").read_bytes() == before
 
 
+def test_what_a_record_says_of_a_run_stands(results, compare, tmp_path, capsys):
+    """Also where it is no option, and where a preset is gone or has changed."""
+    out = tmp_path / "runs"
+    shutil.copytree(results, out)
+    file = out / "fruitbot" / TINY / "seed1" / "options.json"
+    record = json.loads(file.read_text())
+    record["options"]["preset"] = "gone"
+    record["options"]["hyperparameters"] |= {"value_coefficient": 0.5, "clip_range_vf": 0.2}
+    file.write_text(json.dumps(record))
+    compare(out, "--report-only", "--device=cpu")
+    said = capsys.readouterr().out
+    assert f"value_coefficient: {TINY} 0.25 and 0.5, {TINY},learning_rate=1e-3 0.25" in said
+    assert f"clip_range_vf: {TINY} 0.2 and None, " in said
+    matrix = ("--games=fruitbot", f"--architectures={TINY}", "--seeds=1")
+    with pytest.raises(SystemExit, match=r"run: clip_range_vf was 0.2, is None; value_coef"):
+        compare(out, *matrix, "--no-ray", *SHARED)
+
+
 def test_a_report_is_of_the_runs_asked_for(results):
     from compare import Options, chosen
 
@@ -209,6 +228,7 @@ def test_a_run_that_fails_does_not_lose_the_others(results, compare, tmp_path, c
         (("--seeds", "1", "1"), "seeds: expected different ones"),
         (("--seeds=-1",), "seeds are 0 or more"),
         (("--mode=memory", "--games=maze"), "modes easy and hard"),
+        (("--epochs=0",), "epochs must be positive, got 0"),
         (("--preset=fast",), "unknown preset 'fast'; choose from published"),
         (("--final-levels=1",), "final_levels must be 2 or more"),
         (("--margin=0",), "margin must be positive"),
@@ -267,7 +287,7 @@ def collected(returns, levels=40, finished=True):
                 for level, extra in enumerate(noise - noise.mean()):
                     entry = {"levels": name, "mode": "easy", "level": level}
                     played.append({**key, **entry, "return": scores[name] + extra})
-    run = SimpleNamespace(options=TrainOptions(Path("run"), levels=200))
+    run = SimpleNamespace(architecture="A", options=TrainOptions(Path("run"), levels=200))
     evaluations = pd.DataFrame(columns=["game", "measured", "frames", "architecture", "return"])
     return Collected(
         [run], 64, pd.DataFrame(status), evaluations, pd.DataFrame(rows), pd.DataFrame(played)

@@ -92,3 +92,22 @@ def test_weights_beyond_half_precision_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"not finite as torch\.float16.*action_net"):
         publish.publish(options(publish, tmp_path / "large", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_card_has_the_agents_own_mode_and_what_it_began_from(publish, trained, tmp_path):
+    agent = load(trained)
+    first = {"command": "python distill.py", "frames": 7000, "options": {"seed": 2}}
+    before = {**agent.config.made, "from": first}
+    made = {"options": {"mode": "hard", "seed": 8}, "command": "python train.py", "from": before}
+    Agent(agent.policy, replace(agent.config, made=made)).save(tmp_path / "continued")
+    out = tmp_path / "two"
+    text = publish.publish(options(publish, tmp_path / "continued", out, levels=2))
+    assert "`python scripts/evaluate.py two --levels 2 --mode hard` gives" in text
+    made = text[text.index("## How it was made") :]
+    steps = ["python train.py", "It began", "python train.py --out a", "4,096 frames, seed 5."]
+    steps += ["    python distill.py", "7,000 frames, seed 2."]
+    places = [made.index(step) for step in steps]
+    assert places == sorted(places)
+    scores = json.loads((out / "config.json").read_text())["made"]["scores"]
+    played = evaluate(load(out), EVALUATION.first(2), mode="hard", progress=False)
+    assert scores["sampled"]["return"] == pytest.approx(played["return"].mean(), abs=1e-4)

@@ -59,7 +59,9 @@ class FastPPO(PPO):
             body: weights, heads and losses are float32). bfloat16 pays where the hardware has it,
             and is far slower elsewhere.
         compile: the policy's body by ``torch.compile``; on CUDA as CUDA graphs. It takes a minute
-            at the start. Hooks on the body's layers may not be called.
+            at the start. Hooks on the body's layers may not be called. PyTorch compiles one code
+            for 8 numbers of samples, models and the like, and runs it as it is from there on, with
+            a warning: ``torch.compiler.reset()`` between models begins anew.
         bootstrap_time_limits: where a time limit ended an episode, add what the value function
             expected beyond it, as `PPO` does; False counts it as an end like others.
         rollout_buffer_class: None takes Stable-Baselines3's own.

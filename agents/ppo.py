@@ -61,7 +61,7 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
       untrained and after 1, 2, 4, 8, ... rollouts, wherever the run is to end;
     - ``agent/``, when it has ended.
 
-    Stopped at any moment the run resumes from its last checkpoint, on the same machine with as
+    Stopped at any moment the run resumes from its last checkpoint, on the same processor with as
     many threads to the same weights as if it had not been stopped. What resuming does not bring
     back is the returns and lengths of episodes under way: in TensorBoard, they count from there.
 
@@ -69,7 +69,7 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
         options: the run.
         overwrite: replace a run that is in the folder.
         resume: continue the run that is in the folder; frames, device, films and progress may be
-            others.
+            others. (Precision tf32 stays on CUDA.)
 
     Raises:
         FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
@@ -91,6 +91,9 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
 
 def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume: bool) -> Agent:
     out = options.out
+    if options.compile:
+        # Of all runs of a process PyTorch compiles 8 graphs of one code; more are not compiled.
+        torch.compiler.reset()
     if resume:
         checkpoint = _last_checkpoint(options)
         agent = load(checkpoint / AGENT, options.device)

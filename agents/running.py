@@ -68,14 +68,17 @@ class Running:
 
     def _forward(self, body: nn.Module, compiled: bool) -> Forward:
         forward = self._compile(body) if compiled else body.forward
-        if self.precision != "bfloat16":
-            return forward
 
         def reduced(observations: Tensor) -> Tensor:
             with torch.autocast(self.device.type, torch.bfloat16):
                 return forward(observations).float()
 
-        return reduced
+        if self.precision == "bfloat16":
+            return reduced
+        if compiled and self.device.type == "cuda":
+            # A graph's next run, of a policy's second body say, overwrites what it returned.
+            return lambda observations: forward(observations).clone()
+        return forward
 
     def _compile(self, body: nn.Module) -> Forward:
         if body not in self._compiled:

@@ -130,7 +130,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str
 ) -> None:
-    """Put back what `optimizer_tensors` returned; rates and the like stay the optimiser's own."""
+    """Put back what `optimizer_tensors` returned; rates and the like stay the optimiser's own.
+
+    Moments lie in memory as their weights do: steps of tensors that lie alike are the fast ones.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         if path.startswith(prefix):
@@ -138,6 +141,10 @@ def restore_optimizer(
             state.setdefault(int(index), {})[name] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for weight, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(moment)
 
 
 def environments(model: PPO) -> tuple[ProcgenVecEnv, VecNormalize]:

@@ -37,16 +37,19 @@ class Comparison(NamedTuple):
     """whether it does"""
 
 
-def measure(call: Callable[[], object], *, repeats: int = 5, budget: float = 20.0) -> Cost:
+def measure(
+    call: Callable[[], object], *, repeats: int = 5, budget: float = 20.0, memory: bool = True
+) -> Cost:
     """Time a call, after one that loads what libraries load once, and one whose memory is taken.
 
     Args:
         call: the work.
         repeats: timed calls, at least one.
         budget: seconds after which no further repeat is begun.
+        memory: False for work whose memory is not the process's, but a GPU's.
     """
     call()
-    megabytes = peak_memory(call)
+    megabytes = peak_memory(call) if memory else math.nan
     seconds: list[float] = []
     while len(seconds) < repeats and sum(seconds) < budget:
         start = time.perf_counter()

@@ -1,11 +1,12 @@
 """PPO against Stable-Baselines3's own: each choice's share, every architecture, rollout memory.
 
 Times are for one environment step, collected and trained on; memory is what training takes above
-the model and the simulator, on a GPU of its own. The same simulator, network and hyperparameters
-(the ProcGen literature's; on a processor with rollouts of one minibatch). On whatever device there
-is: a GPU is taken where there is one.
+the model and the simulator, or what training and model take of a GPU. The same simulator, network
+and hyperparameters (the ProcGen literature's; on a processor with rollouts of one minibatch). On
+whatever device there is: a GPU is taken where there is one.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -113,6 +114,7 @@ def _bfloat16() -> bool:
 
 def _stages(architecture: str) -> Iterator[Comparison]:
     """Show where the time goes when all is switched on, and what overlapping would change."""
+    _begin_anew()
     env = _simulator(PUBLISHED.num_envs)
     model = _model(OURS, env, architecture, ROLLOUT if CUDA else SHORT, PUBLISHED.epochs)
     assert isinstance(model, FastPPO)
@@ -130,7 +132,10 @@ def _fused() -> Iterator[Comparison]:
             tensor.contiguous(memory_format=torch.channels_last).requires_grad_()
             for tensor in (x, *weights)
         ]
-        one, two = (measure(partial(_forward_and_back, way, tensors)) for way in (_as_one, _as_two))
+        one, two = (
+            measure(partial(_forward_and_back, way, tensors), memory=not CUDA)
+            for way in (_as_one, _as_two)
+        )
         yield Comparison(
             f"bilinear convolution, kernel {kernel}, forward and backward: left and right as one",
             one,
@@ -181,29 +186,32 @@ def _simulator(copies: int) -> ProcgenVecEnv:
 def _train(way: Way, architecture: str, rollout: int, epochs: int) -> tuple[Cost, str]:
     """Train on rollouts, of which the last is timed: cost of a step, and rate and shares in words.
 
-    What compiles itself is warmed up by another rollout.
+    What compiles itself is warmed up by others: a CUDA graph runs as such from its third call on.
     """
+    _begin_anew()
+    before = torch.cuda.memory_reserved() if CUDA else 0
     env = _simulator(PUBLISHED.num_envs)
     model = _model(way, env, architecture, rollout, epochs)
     clock = Clock()
-    rollouts = 2 if CUDA or way.compile else 1
+    warming = 3 if way.compile and CUDA else 1 if way.compile or CUDA else 0
     try:
-        megabytes = _peak(lambda: model.learn(rollouts * rollout, callback=clock))
+        megabytes = peak_memory(lambda: model.learn((warming + 1) * rollout, callback=clock))
     finally:
         env.close()
+    if CUDA:
+        megabytes = (torch.cuda.max_memory_reserved() - before) / 2**20
     seconds = clock.collecting + clock.updating
     words = f"{rollout / seconds:.0f} steps a second, {clock.updating / seconds:.0%} of it update"
     return Cost(seconds / rollout, megabytes), words
 
 
-def _peak(call: Callable[[], object]) -> float:
-    """Return the megabytes of the device that a call takes above what was taken before."""
-    if not CUDA:
-        return peak_memory(call)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+def _begin_anew() -> None:
+    """Forget what earlier models compiled, of which PyTorch allows 8 graphs, and had of the GPU."""
+    torch.compiler.reset()
+    gc.collect()  # models are in cycles
+    if CUDA:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _model(way: Way, env: ProcgenVecEnv, architecture: str, rollout: int, epochs: int) -> PPO:

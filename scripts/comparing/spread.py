@@ -88,8 +88,10 @@ def resources(device: str, cpus: int | None, gpus: float | None) -> Resources:
     """Decide what a run gets; where nothing is said, a CPU, and a GPU if there is one to use.
 
     Raises:
-        ValueError: no machine connected has that much.
+        ValueError: no machine connected has that much, or a GPU is named by its number.
     """
+    if device.startswith("cuda:"):
+        raise ValueError(f"device {device}: Ray chooses the GPU of each run; give cuda")
     most = {
         kind: max((node["Resources"].get(kind, 0.0) for node in ray.nodes()), default=0.0)
         for kind in ("CPU", "GPU")

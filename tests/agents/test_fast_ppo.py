@@ -363,6 +363,7 @@ def test_arrays_go_to_the_device_as_they_lie_in_memory(device):
     np.testing.assert_array_equal(tensor.cpu().numpy(), expected)
 
 
+@pytest.mark.parametrize("bodies", [1, 2])
 @pytest.mark.parametrize(
     ("device", "precision", "compiled"),
     [
@@ -374,7 +375,8 @@ def test_arrays_go_to_the_device_as_they_lie_in_memory(device):
         ),
     ],
 )
-def test_every_way_is_near_float32_on_the_processor(device, precision, compiled):
+def test_every_way_is_near_float32_on_the_processor(device, precision, compiled, bodies):
+    torch.compiler.reset()
     settings = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.manual_seed(0)
     model = FastPPO(
@@ -384,7 +386,10 @@ def test_every_way_is_near_float32_on_the_processor(device, precision, compiled)
         micro_batch_size=5,
         n_steps=16,
         n_epochs=2,
-        policy_kwargs={"architecture": "bimpala-small"},
+        policy_kwargs={
+            "architecture": "bimpala-small",
+            "share_features_extractor": bodies == 1,
+        },
         precision=precision,
         compile=compiled,
         device=device,

@@ -37,7 +37,9 @@ def test_regrouped_agents_compute_the_same_and_are_stored(agent, observations, t
     ]
     assert torch.equal(grouped.logits(observations), agent.logits(observations))
     grouped.save(tmp_path / "grouped")
-    assert torch.equal(load(tmp_path / "grouped").logits(observations), agent.logits(observations))
+    assert torch.equal(
+        load(tmp_path / "grouped", "cpu").logits(observations), agent.logits(observations)
+    )
     assert units(regrouped(grouped)) == units(grouped)
 
 
@@ -54,7 +56,7 @@ def test_a_twin_is_made_of_bilinear_layers_and_is_stored(twin, observations, tmp
     assert isinstance(twin.agent.layer("block1.branch")[0], BilinearConv2d)
     assert isinstance(twin.agent.layer("dense"), BilinearLinear)
     twin.agent.save(tmp_path / "twin")
-    again = load(tmp_path / "twin")
+    again = load(tmp_path / "twin", "cpu")
     assert torch.equal(again.logits(observations), twin.agent.logits(observations))
     assert "block1.branch: polynomial of degree 2" in again.config.edits[-1]
 
@@ -63,7 +65,9 @@ def test_a_linear_twin_is_stored(agent, observations, tmp_path):
     twin = polynomial_twin(agent, observations, degree=1, fit="inputs").agent
     assert [type(m) for m in twin.layer("block1.branch")] == [nn.Conv2d, nn.Conv2d]
     twin.save(tmp_path / "twin")
-    assert torch.equal(load(tmp_path / "twin").logits(observations), twin.logits(observations))
+    assert torch.equal(
+        load(tmp_path / "twin", "cpu").logits(observations), twin.logits(observations)
+    )
 
 
 def test_a_unit_is_the_polynomial_of_its_own_inputs(agent, observations):

@@ -167,6 +167,30 @@ def test_prolonged_run_ends_in_the_same_bytes(tmp_path):
     assert not same_weights(train(tiny(tmp_path / "other", seed=1)), whole)
 
 
+def test_moments_of_a_resumed_run_lie_as_its_weights_do(tmp_path):
+    options = tiny(tmp_path)
+    train(options)
+    (checkpoint,) = (tmp_path / ppo.CHECKPOINTS).iterdir()
+    model = ppo._model(options, agents.load(checkpoint / "agent", "cpu"))
+    training_state.restore(model, checkpoint)
+    moments = model.policy.optimizer.state
+    convolutions = [w for w in moments if w.dim() == 4 and min(w.shape) > 1]
+    assert convolutions and not any(w.is_contiguous() for w in convolutions)
+    for weight in convolutions:
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert moments[weight][name].stride() == weight.stride()
+
+
+@pytest.mark.slow
+def test_every_run_of_a_process_is_compiled(tmp_path, monkeypatch):
+    """A minute of compiling: a third run has one graph more than PyTorch allows in all."""
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 4)
+    for seed in range(3):
+        train(tiny(tmp_path / str(seed), frames=64, compile=True, seed=seed))
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # acting, learning
+        torch._dynamo.utils.counters.clear()
+
+
 def test_agents_along_training_are_kept(tmp_path):
     options = tiny(tmp_path / "run", frames=5 * 64)
     trained = train(options)

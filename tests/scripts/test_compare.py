@@ -248,6 +248,13 @@ def test_bad_input_is_named(compare, tmp_path, options, message):
     assert not (tmp_path / "runs").exists()
 
 
+def test_ray_chooses_the_gpu_of_a_run():
+    from comparing import spread
+
+    with pytest.raises(ValueError, match="device cuda:1: Ray chooses the GPU of each run"):
+        spread.resources("cuda:1", cpus=None, gpus=None)
+
+
 def test_ray_gives_the_same_weights(results, compare, tmp_path, capsys):
     pytest.importorskip("ray", reason="Ray is an optional extra")
     out = tmp_path / "runs"

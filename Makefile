@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(PYTHON) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2
+	$(PYTHON) -m pytest -q -n 2
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .

@@ -317,7 +317,10 @@ def load(name_or_path: str | Path, device: str | torch.device = "auto") -> Agent
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no network: {error!r}") from error
     _check_shapes(folder, weights, weights_of(policy))
-    paths = {layer_path(name): weight.to(torch.float32) for name, weight in weights.items()}
+    # Copies, for what is read lies anywhere in memory, and where weights lie decides some rounding.
+    paths = {
+        layer_path(name): weight.to(torch.float32, copy=True) for name, weight in weights.items()
+    }
     policy.load_state_dict(paths, strict=False, assign=True)
     settle(policy.to(target))
     policy.set_training_mode(False)

@@ -150,7 +150,7 @@ def test_rates_rise_then_fall_linearly():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_student_learns_a_few_levels(precision):
     """Memorising two levels is all that seconds allow; the slow test below asks for more."""
-    steps, batch = 150, 64
+    steps, batch = 300, 64
     options = tiny(
         Path("run"),
         batch=batch,

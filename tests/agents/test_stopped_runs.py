@@ -30,7 +30,7 @@ from envs import ProcgenVecEnv
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train.py"
 ROLLOUT = 4 * 16
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def tiny(out, **changes):
@@ -144,6 +144,12 @@ def newest(run):
     return int(found[-1].name) if found else 0
 
 
+def seconds_a_rollout(run):
+    """Return the seconds between the agents that a run kept after its first and last rollout."""
+    kept = {int(folder.name): folder.stat().st_mtime for folder in (run / "trajectory").iterdir()}
+    return (kept[max(kept)] - kept[ROLLOUT]) / (max(kept) / ROLLOUT - 1)
+
+
 def same_bytes(one, two):
     """Whether two runs that have ended have the same agents and states, to the byte."""
     last = f"checkpoints/{newest(one):012d}"
@@ -156,16 +162,17 @@ def half_written(run):
     return any((run / "checkpoints").glob(".[0-9]*.new"))
 
 
-def kill_until_done(options, start, kills, seed):
+def kill_until_done(options, start, kills, seed, longest):
     """Run, kill, resume, kill ... and let it end; return the kills, and those that hit a write.
 
-    Every other kill is at a random moment, the rest are when a checkpoint is being written.
+    Every other kill is at a random moment, up to so many seconds after a checkpoint; the rest are
+    when one is being written.
     """
     out, draw, done, hits = options.out, random.Random(seed), 0, 0
     while True:
         begun = newest(out)
         run = start(options, *(["--resume"] if begun else ["--overwrite"]))
-        further, pause, hit = begun + ROLLOUT * draw.randint(0, 2), draw.uniform(0, 0.3), False
+        further, pause, hit = begun + ROLLOUT * draw.randint(0, 2), draw.uniform(0, longest), False
         if done % 2:
             wait_for(lambda: half_written(out), run)
         else:
@@ -185,7 +192,10 @@ def kill_until_done(options, start, kills, seed):
 
 def test_killed_run_ends_in_the_same_bytes(tmp_path, launcher, whole):
     options = tiny(tmp_path / "run")
-    kills, hits = kill_until_done(options, lambda *given: Forked(launcher, *given), 4, seed=0)
+    longest = seconds_a_rollout(whole.out)
+    kills, hits = kill_until_done(
+        options, lambda *given: Forked(launcher, *given), 4, seed=0, longest=longest
+    )
     print(f"{kills} kills at random moments (seed 0), {hits} while a checkpoint was written")
     assert kills >= 3
     assert same_bytes(whole.out, options.out)
@@ -199,7 +209,7 @@ def test_run_killed_many_times_ends_in_the_same_bytes(tmp_path):
     whole = tiny(tmp_path / "whole", game="starpilot", **changes)
     assert Started(whole).wait() == 0
     options = tiny(tmp_path / "run", game="starpilot", **changes)
-    kills, hits = kill_until_done(options, Started, 12, seed=1)
+    kills, hits = kill_until_done(options, Started, 12, seed=1, longest=0.3)
     print(f"{kills} kills at random moments (seed 1), {hits} while a checkpoint was written")
     assert kills >= 8 and hits >= 2
     assert same_bytes(whole.out, options.out)

@@ -37,6 +37,8 @@ GAME, LEVELS = "coinrun", 200
 SHOWN = ("impala", "bimpala-compact")
 SHORT = 512
 """Samples of the rollout with which the other architectures are tried, for one epoch."""
+TURNS = 3
+"""How often they are: a rollout of less than a second says little alone."""
 FASTER_ON_CPU, FASTER_ON_CUDA = {"impala": 2.0}, {"impala": 4.0, "bimpala-compact": 4.0}
 """Times faster than stock that is asked; of the others that they are not slower."""
 LARGER = 1.3
@@ -162,9 +164,9 @@ def _forward_and_back(way: Callable[..., Tensor], tensors: list[Tensor]) -> None
 
 
 def _short(architecture: str, way: Way, other: Way) -> Comparison:
-    """Compare two ways, on a smaller minibatch and for one epoch."""
-    theirs, told = _train(other, architecture, SHORT, 1)
-    ours, words = _train(way, architecture, SHORT, 1)
+    """Compare two ways by turns, on a smaller minibatch and for one epoch: medians of the turns."""
+    turns = [[_train(each, architecture, SHORT, 1) for each in (other, way)] for _ in range(TURNS)]
+    (theirs, told), (ours, words) = (sorted(of_one)[TURNS // 2] for of_one in zip(*turns, strict=True))
     return Comparison(
         f"{architecture}, minibatch {SHORT}, 1 epoch: {way.name}; {words}",
         ours,

@@ -166,7 +166,8 @@ def _forward_and_back(way: Callable[..., Tensor], tensors: list[Tensor]) -> None
 def _short(architecture: str, way: Way, other: Way) -> Comparison:
     """Compare two ways by turns, on a smaller minibatch and for one epoch: medians of the turns."""
     turns = [[_train(each, architecture, SHORT, 1) for each in (other, way)] for _ in range(TURNS)]
-    (theirs, told), (ours, words) = (sorted(of_one)[TURNS // 2] for of_one in zip(*turns, strict=True))
+    medians = (sorted(of_one)[TURNS // 2] for of_one in zip(*turns, strict=True))
+    (theirs, told), (ours, words) = medians
     return Comparison(
         f"{architecture}, minibatch {SHORT}, 1 epoch: {way.name}; {words}",
         ours,

@@ -2,8 +2,8 @@ import os
 import random
 import signal
 
-# One thread, as `make test` has it, before PyTorch is there: what tests start has one too, and sums
-# are rounded otherwise by more.
+# One thread, set before PyTorch is there: programs that tests start have one too, and more threads
+# would round sums otherwise.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np

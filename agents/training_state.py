@@ -132,7 +132,7 @@ def restore_optimizer(
 ) -> None:
     """Put back what `optimizer_tensors` returned; rates and the like stay the optimiser's own.
 
-    Moments lie in memory as their weights do: steps of tensors that lie alike are the fast ones.
+    Moments lie in memory as their weights do: else Adam's step is about twice as slow.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():

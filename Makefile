@@ -13,7 +13,7 @@ test: .venv/installed
 lint: .venv/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
+	sh scripts/type_check.sh $(PYTHON)
 
 .venv/installed: pyproject.toml constraints.txt scripts/install.sh
 	sh scripts/install.sh

@@ -1,7 +1,10 @@
 """Agents: policies, training, evaluation, checkpoints, and a zoo of trained ones."""
 
-import envs  # noqa: F401  (first: it keeps the notice off that stable_baselines3's gym prints)
-from agents.architectures import (
+if __name__ != "rlbilinear.agents":
+    raise ImportError("import this package as `rlbilinear.agents`, not as `agents`")
+
+from rlbilinear import envs  # noqa: F401  (first: it keeps the notice off that stable_baselines3's gym prints)
+from rlbilinear.agents.architectures import (
     ARCHITECTURES,
     Bimpala,
     BimpalaFull,
@@ -10,13 +13,13 @@ from agents.architectures import (
     Polynomial,
     architecture,
 )
-from agents.checkpoint import Agent, CheckpointError, load, names
-from agents.fast_ppo import FastPPO
-from agents.from_zip import agent_from_zip
-from agents.heads import policy_form, policy_forms, trunk_shape, value_form
-from agents.network import AgentConfig
-from agents.policy import AgentPolicy, BilinearPolicy
-from agents.rollout_buffer import DeviceRolloutBuffer
+from rlbilinear.agents.checkpoint import Agent, CheckpointError, load, names
+from rlbilinear.agents.fast_ppo import FastPPO
+from rlbilinear.agents.from_zip import agent_from_zip
+from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
+from rlbilinear.agents.network import AgentConfig
+from rlbilinear.agents.policy import AgentPolicy, BilinearPolicy
+from rlbilinear.agents.rollout_buffer import DeviceRolloutBuffer
 
 __all__ = [
     "ARCHITECTURES",

@@ -9,8 +9,8 @@ import gymnasium as gym
 import torch
 from torch import nn
 
-from agents.blocks import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
-from agents.trunks import Bimpala, BimpalaFull, Impala, Polynomial, Trunk
+from rlbilinear.agents.blocks import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
+from rlbilinear.agents.bodies import Bimpala, BimpalaFull, Impala, Polynomial, Trunk
 
 __all__ = [
     "ARCHITECTURES",

@@ -17,10 +17,10 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
-from agents import structure
-from agents.architectures import architecture as lookup
-from agents.folder import new_folder, sha256, write_json
-from agents.network import (
+from rlbilinear.agents import module_spec as structure
+from rlbilinear.agents.architectures import architecture as lookup
+from rlbilinear.agents.folder import new_folder, sha256, write_json
+from rlbilinear.agents.network import (
     BODY,
     HEADS,
     AgentConfig,
@@ -32,7 +32,7 @@ from agents.network import (
     settle,
     weights_of,
 )
-from agents.policy import AgentPolicy
+from rlbilinear.agents.policy import AgentPolicy
 
 FORMAT, VERSION = "rlbilinear-agent", 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"

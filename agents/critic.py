@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from agents.fast_ppo import FastPPO
-from agents.rollout_buffer import generalised_advantages
-from agents.running import to_device
+from rlbilinear.agents.fast_ppo import FastPPO
+from rlbilinear.agents.precision import to_device
+from rlbilinear.agents.rollout_buffer import generalised_advantages
 
 
 class Fit(NamedTuple):

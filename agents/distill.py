@@ -27,16 +27,16 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from agents import distill_state
-from agents.checkpoint import Agent
-from agents.evaluate import METRICS, evaluate
-from agents.expert import ExpertMazes
-from agents.folder import check_free, clear, locked, provenance, write_json
-from agents.muon import Muon
-from agents.network import HEADS, layer_name
-from agents.policy import AgentPolicy
-from envs import EVALUATION, MOVE_OF_ACTION, TRAINING
-from envs.games import check_mode
+from rlbilinear.agents import distill_state
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.evaluate import METRICS, evaluate
+from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.folder import check_free, clear, locked, provenance, write_json
+from rlbilinear.agents.muon import Muon
+from rlbilinear.agents.network import HEADS, layer_name
+from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING
+from rlbilinear.envs.games import check_mode
 
 GAMMA = 0.999
 REWARD = 10.0
@@ -97,7 +97,7 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
     """Train an agent on fresh mazes to move as the shortest-path expert does.
 
     At every checkpoint the run's folder gets ``training.safetensors`` (what a resumed run needs),
-    ``agent/`` (which `agents.load` reads) and new scores in ``tensorboard/``.
+    ``agent/`` (which `rlbilinear.agents.load` reads) and new scores in ``tensorboard/``.
 
     Args:
         options: the run.

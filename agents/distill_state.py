@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from agents.checkpoint import Agent, CheckpointError
-from agents.network import layer_path, weights_of
-from agents.training_state import optimizer_tensors, restore_optimizer
+from rlbilinear.agents.checkpoint import Agent, CheckpointError
+from rlbilinear.agents.network import layer_path, weights_of
+from rlbilinear.agents.training_state import optimizer_tensors, restore_optimizer
 
 Optimisers = tuple[torch.optim.Optimizer, ...]
 

@@ -10,9 +10,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.checkpoint import Agent
-from envs import ACTIONS_OF_MOVE, NUM_ACTIONS, Maze, Move, ProcgenVecEnv, shortest_path
-from envs.state import parse
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS, Maze, Move, ProcgenVecEnv, shortest_path
+from rlbilinear.envs.state import parse
 
 Policy = Callable[[UInt8[np.ndarray, "batch 3 64 64"]], Float[Tensor, "batch actions"]]
 """From observations to action logits: `Agent.logits` is one, and so are the baselines."""

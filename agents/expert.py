@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from envs import MOVE_OF_ACTION, STEP_OF_MOVE, Levels, Maze, Move, ProcgenVecEnv
-from envs.grid import search
-from envs.state import WALL
+from rlbilinear.envs import MOVE_OF_ACTION, STEP_OF_MOVE, Levels, Maze, Move, ProcgenVecEnv
+from rlbilinear.envs.grid import search
+from rlbilinear.envs.state import WALL
 
 NEW_LEVEL = -1
 """The simulator's action that ends an episode."""

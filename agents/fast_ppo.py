@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.rollout_buffer import DeviceRolloutBuffer
-from agents.running import Precision, Running, to_device
+from rlbilinear.agents.precision import Precision, Running, to_device
+from rlbilinear.agents.rollout_buffer import DeviceRolloutBuffer
 
 
 class Losses(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from agents.checkpoint import Agent
-from agents.evaluate import start_levels
-from envs import NUM_ACTIONS, ProcgenVecEnv, videos
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
 """Pixels: a side of the game's picture, height of the strip below it, width of an action's bar."""

@@ -6,9 +6,9 @@ from typing import Any
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.architectures import architecture as lookup
-from agents.checkpoint import Agent
-from agents.network import AgentConfig, build_policy, find_device, layer_path, weights_of
+from rlbilinear.agents.architectures import architecture as lookup
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.network import AgentConfig, build_policy, find_device, layer_path, weights_of
 
 
 def agent_from_zip(
@@ -28,7 +28,7 @@ def agent_from_zip(
 
     Args:
         path: the zip file.
-        architecture: of its body, a name of :data:`agents.architectures.ARCHITECTURES`.
+        architecture: of its body, a name of :data:`rlbilinear.agents.architectures.ARCHITECTURES`.
         game: the ProcGen game it was made for.
         run_its_code: say True to accept that.
         algorithm: of which class the model is: PPO, A2C or another with an actor and a critic.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.network import layer_name
+from rlbilinear.agents.network import layer_name
 
 Layers = dict[str, list[nn.Parameter]]
 

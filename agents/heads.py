@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.checkpoint import Agent
-from agents.network import HEADS
 from rlbilinear import (
     BilinearLinear,
     FormFamily,
@@ -23,6 +21,8 @@ from rlbilinear import (
     group_directions,
     head_forms,
 )
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.network import HEADS
 
 
 def policy_forms(agent: Agent, directions: Float[Tensor, "n actions"] | None = None) -> FormFamily:

@@ -15,12 +15,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.blocks import ReluBlock
-from agents.checkpoint import Agent
-from agents.evaluate import start_levels
-from agents.gradients import layers_of
-from agents.network import BODY
-from envs import NUM_ACTIONS, ProcgenVecEnv
 from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
@@ -29,6 +23,12 @@ from rlbilinear import (
     hosvd,
     participation_ratio,
 )
+from rlbilinear.agents.blocks import ReluBlock
+from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.gradients import layers_of
+from rlbilinear.agents.network import BODY
+from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv
 from rlbilinear.spectrum import as_double
 
 FRAMES, PLAYED, EVERY = 64, 16, 10

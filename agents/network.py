@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from agents.policy import AgentPolicy
+from rlbilinear.agents.policy import AgentPolicy
 
 HEADS = ("action_net", "value_net")
 BODY = "features_extractor.layers."
@@ -20,7 +20,7 @@ class AgentConfig:
     """What an agent is, apart from its weights; all of it goes to JSON.
 
     Attributes:
-        architecture: a name of :data:`agents.architectures.ARCHITECTURES`.
+        architecture: a name of :data:`rlbilinear.agents.architectures.ARCHITECTURES`.
         architecture_kwargs: arguments that override the architecture's own.
         game: the ProcGen game it was made for.
         observation_shape: of the uint8 images, (channels, height, width).

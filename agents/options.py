@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from agents.network import AgentConfig
-from agents.running import Precision
+from rlbilinear.agents.network import AgentConfig
+from rlbilinear.agents.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 policies over the bodies of :mod:`agents.architectures`."""
+"""Stable-Baselines3 policies over the bodies of :mod:`rlbilinear.agents.architectures`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from agents.architectures import architecture as lookup
+from rlbilinear.agents.architectures import architecture as lookup
 
 
 class AgentPolicy(ActorCriticPolicy):
@@ -20,7 +20,7 @@ class AgentPolicy(ActorCriticPolicy):
         observation_space: uint8 images, channels first; the policy divides by 255.
         action_space: discrete.
         lr_schedule: learning rate by remaining progress.
-        architecture: a name of :data:`agents.architectures.ARCHITECTURES`.
+        architecture: a name of :data:`rlbilinear.agents.architectures.ARCHITECTURES`.
         architecture_kwargs: arguments that override the architecture's own.
         **kwargs: passed on to Stable-Baselines3's ``ActorCriticPolicy``.
     """

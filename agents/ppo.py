@@ -14,12 +14,13 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents import training_state
-from agents.checkpoint import Agent, CheckpointError, load
-from agents.critic import adopt_critic
-from agents.events import Events
-from agents.fast_ppo import FastPPO
-from agents.folder import (
+from rlbilinear.agents import training_state
+from rlbilinear.agents.bodies import Polynomial
+from rlbilinear.agents.checkpoint import Agent, CheckpointError, load
+from rlbilinear.agents.critic import adopt_critic
+from rlbilinear.agents.events import Events
+from rlbilinear.agents.fast_ppo import FastPPO
+from rlbilinear.agents.folder import (
     check_free,
     clear,
     locked,
@@ -28,14 +29,13 @@ from agents.folder import (
     remove_leftovers,
     write_json,
 )
-from agents.keeper import Keeper
-from agents.options import TrainOptions, check, check_same_run, compared, recorded
-from agents.policy import AgentPolicy
-from agents.recorder import Recorder, Scores
-from agents.signals import Stopped, StopRequest, stop_on_signals
-from agents.training_state import State
-from agents.trunks import Polynomial
-from envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
+from rlbilinear.agents.logging_callback import Recorder, Scores
+from rlbilinear.agents.options import TrainOptions, check, check_same_run, compared, recorded
+from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.agents.signals import Stopped, StopRequest, stop_on_signals
+from rlbilinear.agents.stop_callback import Keeper
+from rlbilinear.agents.training_state import State
+from rlbilinear.envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
 
 OPTIONS, RESULTS, AGENT = "options.json", "results.json", "agent"
 CHECKPOINTS, TRAJECTORY = "checkpoints", "trajectory"

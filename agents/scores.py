@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from agents.checkpoint import WEIGHTS, load
-from agents.evaluate import evaluate
-from agents.folder import sha256
-from envs import EVALUATION, TRAINING, Levels
-from envs.games import check_game
-from envs.levels import check_disjoint
+from rlbilinear.agents.checkpoint import WEIGHTS, load
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.folder import sha256
+from rlbilinear.envs import EVALUATION, TRAINING, Levels
+from rlbilinear.envs.games import check_game
+from rlbilinear.envs.levels import check_disjoint
 
 SCORE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "easy": {
@@ -98,7 +98,7 @@ def final_scores(
     there while the agent's weights, the mode and the number of levels are the same.
 
     Args:
-        run: folder of a run of `agents.ppo.train`.
+        run: folder of a run of `rlbilinear.agents.ppo.train`.
         levels: number of training levels; 0 for all that are set apart for training.
         count: levels of each set to play; of training levels, no more than there are.
         mode: the game's distribution mode.

@@ -19,11 +19,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from agents.checkpoint import CheckpointError
-from agents.folder import sha256, write_json
-from agents.network import layer_path, weights_of
-from agents.policy import AgentPolicy
-from envs import ProcgenVecEnv
+from rlbilinear.agents.checkpoint import CheckpointError
+from rlbilinear.agents.folder import sha256, write_json
+from rlbilinear.agents.network import layer_path, weights_of
+from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.envs import ProcgenVecEnv
 
 VERSION = 1
 TENSORS, NUMBERS = "training.safetensors", "training.json"

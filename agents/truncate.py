@@ -12,11 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from agents.checkpoint import Agent, Observations
-from agents.evaluate import evaluate, summary
-from agents.heads import policy_forms
-from agents.network import HEADS
-from envs import ACTIONS_OF_MOVE
 from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
@@ -25,7 +20,12 @@ from rlbilinear import (
     group_directions,
     keep_eigenfilters,
 )
-from rlbilinear.editing.parts import bias_or_zeros, matrix_of
+from rlbilinear.agents.checkpoint import Agent, Observations
+from rlbilinear.agents.evaluate import evaluate, summary
+from rlbilinear.agents.heads import policy_forms
+from rlbilinear.agents.network import HEADS
+from rlbilinear.edits.functional.parts import bias_or_zeros, matrix_of
+from rlbilinear.envs import ACTIONS_OF_MOVE
 from rlbilinear.hosvd import hosvd
 from rlbilinear.tensor import BilinearTensor
 
@@ -215,7 +215,7 @@ def sweep(
         and ``agreement`` (how often the likeliest effect is the same).
 
     Raises:
-        ValueError: as `truncate` and `agents.evaluate.evaluate`.
+        ValueError: as `truncate` and `rlbilinear.agents.evaluate.evaluate`.
     """
     agents: dict[int | str, Agent] = {k: truncate(k) for k in sorted(set(ks))}
     groups = [tuple(group) for group in groups]

@@ -5,18 +5,29 @@ gymnasium, and drops the notice that old gym prints on import (procgen and stabl
 gym), and nothing else.
 """
 
-from envs.fields import vector_field
-from envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
-from envs.grid import Cell
-from envs.heist import Heist
-from envs.heist_things import Colour, Item
-from envs.levels import EVALUATION, FITTING, TRAINING, Level, Levels, check_disjoint, generate_maze
-from envs.maze import Maze
-from envs.measures import MEASURES, Measure, measure_table
-from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
-from envs.observation import observe, placements
-from envs.pairs import ContrastPair, cheese_moved_pair, cheese_pair, top_right_pair
-from envs.render import (
+if __name__ != "rlbilinear.envs":
+    raise ImportError("import this package as `rlbilinear.envs`, not as `envs`")
+
+from rlbilinear.envs.fields import vector_field
+from rlbilinear.envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.heist_things import Colour, Item
+from rlbilinear.envs.levels import (
+    EVALUATION,
+    FITTING,
+    TRAINING,
+    Level,
+    Levels,
+    check_disjoint,
+    generate_maze,
+)
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.measures import MEASURES, Measure, measure_table
+from rlbilinear.envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
+from rlbilinear.envs.observation import observe, placements
+from rlbilinear.envs.pairs import ContrastPair, cheese_moved_pair, cheese_pair, top_right_pair
+from rlbilinear.envs.render import (
     Window,
     agent_view,
     cell_centre,
@@ -26,10 +37,10 @@ from envs.render import (
     top_row_first,
     window,
 )
-from envs.routes import key_route
-from envs.sampling import Constraints, Region, sample_levels
-from envs.simulator import Simulator, silence_gym_notice
-from envs.solver import (
+from rlbilinear.envs.routes import key_route
+from rlbilinear.envs.sampling import Constraints, Region, sample_levels
+from rlbilinear.envs.simulator import Simulator, silence_gym_notice
+from rlbilinear.envs.solver import (
     Divergence,
     decision_square,
     distances,
@@ -38,16 +49,22 @@ from envs.solver import (
     shortest_path,
     top_right,
 )
-from envs.state import State
-from envs.structure import components, is_connected, is_tree, off_distribution, on_distribution
-from envs.tails import CoinrunTail, HeistTail, MazeTail
-from envs.validation import validate_state
+from rlbilinear.envs.state import State
+from rlbilinear.envs.state_checks import validate_state
+from rlbilinear.envs.tails import CoinrunTail, HeistTail, MazeTail
+from rlbilinear.envs.topology import (
+    components,
+    is_connected,
+    is_tree,
+    off_distribution,
+    on_distribution,
+)
 
 silence_gym_notice()  # before vecenv, whose stable_baselines3 imports gym
 
-from envs.gymnasium_envs import ProcgenEnv, ProcgenVectorEnv, register  # noqa: E402
-from envs.recording import Recording, RecordStates  # noqa: E402
-from envs.vecenv import ProcgenVecEnv  # noqa: E402
+from rlbilinear.envs.gymnasium_envs import ProcgenEnv, ProcgenVectorEnv, register  # noqa: E402
+from rlbilinear.envs.recording import Recording, RecordStates  # noqa: E402
+from rlbilinear.envs.vecenv import ProcgenVecEnv  # noqa: E402
 
 register()
 del register

@@ -1,6 +1,6 @@
 """Editing a maze step by step: a value that remembers what the maze was, and pictures of it.
 
-`envs.notebook` puts buttons on this, `scripts/edit_maze.py` a text file.
+`rlbilinear.envs.notebook` puts buttons on this, `scripts/edit_maze.py` a text file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Literal, get_args
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from envs.fields import MovePolicy, vector_field
-from envs.maze import Cell, Maze
-from envs.overlays import arrows
-from envs.render import human_view
+from rlbilinear.envs.fields import MovePolicy, vector_field
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.overlays import arrows
+from rlbilinear.envs.render import human_view
 
 Tool = Literal["wall", "mouse", "cheese"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)

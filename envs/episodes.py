@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from envs.schedule import Order, Schedule, Situation
-from envs.simulator import Simulator
-from envs.state import episode_clock
+from rlbilinear.envs.schedule import Order, Schedule, Situation
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import episode_clock
 
 Images = UInt8[np.ndarray, "envs 64 64 3"]
 NEW_LEVEL = -1

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from envs.maze import Cell, Maze
-from envs.moves import STEP_OF_MOVE, Move
-from envs.observation import observe, placements
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import STEP_OF_MOVE, Move
+from rlbilinear.envs.observation import observe, placements
 
 MovePolicy = Callable[[UInt8[np.ndarray, "n 3 64 64"]], Float[np.ndarray, "n 5"]]
 """From observations to the probability of each `Move`."""

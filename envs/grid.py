@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from envs.moves import Move
-from envs.state import WALL
+from rlbilinear.envs.moves import Move
+from rlbilinear.envs.state import WALL
 
 SMALLEST_WORLD, LARGEST_WORLD = 3, 64
 """Sides of the worlds that a maze may be made in."""

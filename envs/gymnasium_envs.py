@@ -16,9 +16,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from envs.episodes import Ended, Episodes
-from envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
-from envs.schedule import Order, Situation
+from rlbilinear.envs.episodes import Ended, Episodes
+from rlbilinear.envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.schedule import Order, Situation
 
 _OBSERVATIONS = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
 _ACTIONS = gymnasium.spaces.Discrete(NUM_ACTIONS)

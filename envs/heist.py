@@ -9,9 +9,15 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from envs.games import MODE_CODES, NUM_LEVELS, check_background, check_level_seed, check_mode
-from envs.grid import Cell, Grid, cells_of, check_inside, square_grid
-from envs.heist_things import (
+from rlbilinear.envs.games import (
+    MODE_CODES,
+    NUM_LEVELS,
+    check_background,
+    check_level_seed,
+    check_mode,
+)
+from rlbilinear.envs.grid import Cell, Grid, cells_of, check_inside, square_grid
+from rlbilinear.envs.heist_things import (
     GEM,
     ICON,
     KEY,
@@ -24,10 +30,10 @@ from envs.heist_things import (
     pattern,
     things,
 )
-from envs.simulator import template_state
-from envs.state import ENTITY, PLAYER, SPACE, WALL, State, parse
-from envs.tails import HeistTail
-from envs.values import Value, frozen
+from rlbilinear.envs.simulator import template_state
+from rlbilinear.envs.state import ENTITY, PLAYER, SPACE, WALL, State, parse
+from rlbilinear.envs.tails import HeistTail
+from rlbilinear.envs.values import Value, frozen
 
 _MODE_NAMES = {code: name for name, code in MODE_CODES.items()}
 _COMPARED = ["x", "y", "vx", "vy", "rx", "ry", "type", "image_type", "image_theme", "rotation"]
@@ -47,7 +53,7 @@ class Heist(Value):
 
     Attributes:
         grid: 51 wall, 100 space; row 0 at the bottom; read-only. Things are not in it.
-        entities: all else, as the simulator stores it (`envs.state.ENTITY`); read-only.
+        entities: all else, as the simulator stores it (`rlbilinear.envs.state.ENTITY`); read-only.
         has_keys: for each colour that the level knows, whether its key is held.
         background: index of the floor's picture, 0..8.
         mode: distribution mode: how the world is drawn, and which levels follow.
@@ -179,7 +185,7 @@ class Heist(Value):
         return cells_of(self.passable())
 
     def walls(self, held: Iterable[Colour] | None = None) -> Grid:
-        """Return the grid with closed locks as walls, to be searched by `envs.solver`.
+        """Return the grid with closed locks as walls, to be searched by `rlbilinear.envs.solver`.
 
         Such as `distances(heist.walls(), cell)`, or `shortest_path(heist.walls(), start, goal)`.
         For a way that takes up keys as it goes there is `key_route`.

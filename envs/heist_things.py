@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.games import BACKGROUNDS
-from envs.grid import Cell
-from envs.simulator import Simulator
-from envs.state import PLAYER, SPACE, WALL, State, parse
-from envs.tails import HeistTail
+from rlbilinear.envs.games import BACKGROUNDS
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import PLAYER, SPACE, WALL, State, parse
+from rlbilinear.envs.tails import HeistTail
 
 LOCK, KEY, GEM, ICON = 1, 2, 9, 11
 """Types of entities, beside the agent; an icon shows a held key in the picture's corner."""
@@ -79,7 +79,7 @@ def pattern(kind: int, theme: int) -> bytes:
 def check_heist(state: State) -> HeistTail:
     """Return the heist's own fields of a state that can be read as a `Heist`, and drawn.
 
-    This is not all that the simulator needs to play it: see `envs.validation`.
+    This is not all that the simulator needs to play it: see `rlbilinear.envs.state_checks`.
 
     Raises:
         ValueError: the state is of another game, or says what is wrong with the heist.

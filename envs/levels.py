@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from envs.games import BACKGROUNDS, NUM_LEVELS, check_level_seed, is_whole
-from envs.grid import Cell
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.games import BACKGROUNDS, NUM_LEVELS, check_level_seed, is_whole
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 
 @dataclass(frozen=True, order=True)

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32
 
-from envs import levels, simulator, text
-from envs.files import replacing
-from envs.games import MODE_CODES, check_background, check_level_seed, check_mode
-from envs.grid import (
+from rlbilinear.envs import levels, simulator, text
+from rlbilinear.envs.files import replacing
+from rlbilinear.envs.games import MODE_CODES, check_background, check_level_seed, check_mode
+from rlbilinear.envs.grid import (
     LARGEST_WORLD,
     Cell,
     cells_of,
@@ -22,9 +22,9 @@ from envs.grid import (
     square_grid,
     unreachable,
 )
-from envs.state import CHEESE, SPACE, WALL, State, parse
-from envs.validation import MazeTail, check_maze
-from envs.values import Value, frozen
+from rlbilinear.envs.state import CHEESE, SPACE, WALL, State, parse
+from rlbilinear.envs.state_checks import MazeTail, check_maze
+from rlbilinear.envs.values import Value, frozen
 
 Facing = Literal["left", "right"]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int32
 
-from envs.grid import Cell
-from envs.maze import Maze
-from envs.solver import decision_square, distances, top_right
-from envs.state import WALL
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.solver import decision_square, distances, top_right
+from rlbilinear.envs.state import WALL
 
 if TYPE_CHECKING:
     import pandas as pd

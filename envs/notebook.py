@@ -1,6 +1,6 @@
 """A maze editor for notebooks.
 
-    from envs.notebook import MazeEditor
+    from rlbilinear.envs.notebook import MazeEditor
     editor = MazeEditor(Maze.from_seed(3))
     editor                   # shows it
     editor.maze              # what was made of it
@@ -15,10 +15,10 @@ from functools import partial
 
 from PIL import Image
 
-from envs.editor import TOOLS, Editing, picture
-from envs.fields import MovePolicy
-from envs.maze import Cell, Maze
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.editor import TOOLS, Editing, picture
+from rlbilinear.envs.fields import MovePolicy
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 try:
     import ipywidgets

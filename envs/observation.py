@@ -13,13 +13,13 @@ from typing import overload
 import numpy as np
 from jaxtyping import UInt8
 
-from envs.grid import Cell
-from envs.heist import Heist
-from envs.heist_things import check_heist
-from envs.maze import Maze
-from envs.simulator import Simulator, template_state
-from envs.state import EPISODE_FORMAT, OPTIONS_FORMAT, Generator, State, parse
-from envs.validation import check_maze
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.heist_things import check_heist
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.simulator import Simulator, template_state
+from rlbilinear.envs.state import EPISODE_FORMAT, OPTIONS_FORMAT, Generator, State, parse
+from rlbilinear.envs.state_checks import check_maze
 
 _PLACE = struct.Struct("<2f")
 _MOUSE_AT = 8 + len("maze") + OPTIONS_FORMAT.size + 2 * 8 + EPISODE_FORMAT.size + 4

@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw
 
-from envs.maze import Cell
-from envs.render import Shown, Window, cell_centre, cell_to_pixels, window
+from rlbilinear.envs.maze import Cell
+from rlbilinear.envs.render import Shown, Window, cell_centre, cell_to_pixels, window
 
 Picture = UInt8[np.ndarray, "side side 3"]
 Point = tuple[float, float]
@@ -154,7 +154,7 @@ def arrows(
         picture: what to draw over.
         shown: what the picture shows.
         field: for each cell (up, right), row 0 at the bottom; NaN draws nothing. See
-            `envs.fields.vector_field`.
+            `rlbilinear.envs.fields.vector_field`.
         colour: any colour of matplotlib; arrows have a pale rim, so dark ones show on any ground.
         length: in cells, of an arrow of norm 1.
         width: of the shaft, in cells; the head is three times as wide, and shrinks with the arrow.

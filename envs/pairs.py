@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.grid import Cell
-from envs.maze import Maze
-from envs.solver import top_right
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.solver import top_right
 
 
 class ContrastPair(NamedTuple):

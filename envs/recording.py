@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvWrapper,
 )
 
-from envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.vecenv import ProcgenVecEnv
 
 _LARGEST_CHANGE = 1 / 16
 """Of a state's bytes: what changes more than that is a reference for those that follow."""

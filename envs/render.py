@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from envs.games import GAMES, MODE_CODES, is_whole
-from envs.grid import check_cell
-from envs.heist import Heist
-from envs.maze import Cell, Maze
-from envs.observation import drawable, observe
-from envs.simulator import Simulator
-from envs.state import PLAYER, State, parse
+from rlbilinear.envs.games import GAMES, MODE_CODES, is_whole
+from rlbilinear.envs.grid import check_cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.observation import drawable, observe
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import PLAYER, State, parse
 
 AGENT_PIXELS, HUMAN_PIXELS = 64, 512
 _MEMORY_SIDE = 8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from envs.grid import Cell, cells_of, check_free
-from envs.heist import Heist
-from envs.heist_things import Colour, Item
-from envs.state import WALL
+from rlbilinear.envs.grid import Cell, cells_of, check_free
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.heist_things import Colour, Item
+from rlbilinear.envs.state import WALL
 
 _Place = tuple[Cell, frozenset[Colour]]
 """Where the agent is, and the keys it holds by then."""

@@ -2,7 +2,7 @@
 
 Each rule is given a state whose numbers are within their limits, and the game's own fields by name
 (`envs.tails.read_fields`); it raises ValueError. The numbers stand for the constants of the game's
-public source; `envs.contents` names the types.
+public source; `rlbilinear.envs.contents` names the types.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from envs.entity import ENTITY
-from envs.state import State
+from rlbilinear.envs.entity import ENTITY
+from rlbilinear.envs.state import State
 
 Fields = dict[str, Any]
 MAZE_SIDES = {0: 11, 1: 13, 2: 19}
@@ -162,4 +162,4 @@ RULES: dict[str, Callable[[State, Fields], None]] = {
     "plunder": _plunder,
     "starpilot": _starpilot,
 }
-"""The games that have such rules; maze's are `envs.validation.check_maze`."""
+"""The games that have such rules; maze's are `rlbilinear.envs.state_checks.check_maze`."""

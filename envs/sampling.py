@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
-from envs.games import check_mode, is_whole
-from envs.grid import Cell, check_cell
-from envs.levels import WORLD_SIZE, Level, Levels, generate_maze, maze_dim_of
-from envs.maze import Maze
-from envs.solver import path_divergence, shortest_path
+from rlbilinear.envs.games import check_mode, is_whole
+from rlbilinear.envs.grid import Cell, check_cell
+from rlbilinear.envs.levels import WORLD_SIZE, Level, Levels, generate_maze, maze_dim_of
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.solver import path_divergence, shortest_path
 
 Corner = Literal["top right", "top left", "bottom right", "bottom left"]
 MOST_TRIED = 100_000

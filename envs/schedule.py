@@ -8,9 +8,9 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from jaxtyping import Int64
 
-from envs.games import MODE_CODES
-from envs.state import episode_clock, parse
-from envs.validation import validate_state
+from rlbilinear.envs.games import MODE_CODES
+from rlbilinear.envs.state import episode_clock, parse
+from rlbilinear.envs.state_checks import validate_state
 
 Order = Literal["in turn", "random"]
 

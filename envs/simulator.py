@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
-from envs.validation import validate_state
+from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
+from rlbilinear.envs.state_checks import validate_state
 
 _STATE_BUFFER_BYTES = 2**24
 """Of the longest state: the simulator ends the process when a state does not fit."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int8, Int32
 
-from envs.grid import UNREACHABLE, Cell, Grid, check_free, search
-from envs.maze import Maze
-from envs.moves import STEP_OF_MOVE, Move
+from rlbilinear.envs.grid import UNREACHABLE, Cell, Grid, check_free, search
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.moves import STEP_OF_MOVE, Move
 
 _STEPS = tuple(STEP_OF_MOVE[move] for move in Move)
 

@@ -2,7 +2,7 @@
 
 The layout (version 0, little-endian fields of 4 bytes, no padding) is that of the public ProcGen
 0.10 sources; blocks of fields are NamedTuples in the order of the bytes. Reading never trusts a
-length; whether the simulator takes the values is for `envs.validation` to say.
+length; whether the simulator takes the values is for `rlbilinear.envs.state_checks` to say.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from envs.entity import ENTITY
-from envs.games import check_game
-from envs.tails import Tail, read_tail, write_tail
+from rlbilinear.envs.entity import ENTITY
+from rlbilinear.envs.games import check_game
+from rlbilinear.envs.tails import Tail, read_tail, write_tail
 
 END_MARKER = b"\xfe\xca\xfe\xca"
 PLAYER, WALL, SPACE, CHEESE = 0, 51, 100, 2

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from envs.entity import ENTITY
+from rlbilinear.envs.entity import ENTITY
 
 _MAZE_FORMAT = struct.Struct("<2i")
 _HEIST_FORMAT = struct.Struct("<3i")

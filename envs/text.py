@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs.grid import LARGEST_WORLD, Cell, Grid
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.grid import LARGEST_WORLD, Cell, Grid
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 _DRAWN = {WALL: "██", SPACE: "  ", CHEESE: "C "}
 _MOUSE_DRAWN = {WALL: "M█", SPACE: "M ", CHEESE: "MC"}

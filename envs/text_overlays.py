@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from envs.grid import check_inside
-from envs.maze import Cell, Maze
-from envs.state import WALL
+from rlbilinear.envs.grid import check_inside
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.state import WALL
 
 _COMPASS = "→↗↑↖←↙↓↘"
 """Arrows at every 45 degrees, from the right on."""
@@ -23,7 +23,7 @@ def arrows_text(maze: Maze, field: Float[np.ndarray, "rows columns 2"]) -> str:
     Args:
         maze: the maze.
         field: for each cell (up, right), row 0 at the bottom; NaN draws nothing, and a length
-            below 0.1 a dot. See `envs.fields.vector_field`.
+            below 0.1 a dot. See `rlbilinear.envs.fields.vector_field`.
 
     Raises:
         ValueError: a field of another shape.

@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import UInt8
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
-from envs.episodes import Ended, Episodes, Images
-from envs.games import NUM_ACTIONS, NUM_LEVELS
-from envs.grid import Cell
-from envs.heist import Heist
-from envs.maze import Maze
-from envs.observation import placements
-from envs.schedule import Order, Situation
-from envs.simulator import check_seed
+from rlbilinear.envs.episodes import Ended, Episodes, Images
+from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.observation import placements
+from rlbilinear.envs.schedule import Order, Situation
+from rlbilinear.envs.simulator import check_seed
 
 Observations = UInt8[np.ndarray, "envs 3 64 64"]
 

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from envs.files import replacing
-from envs.heist import Heist
-from envs.maze import Maze
-from envs.render import human_view
-from envs.vecenv import Observations, ProcgenVecEnv
+from rlbilinear.envs.files import replacing
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.render import human_view
+from rlbilinear.envs.vecenv import Observations, ProcgenVecEnv
 
 Frames = UInt8[np.ndarray, "time height width 3"]
 Policy = Callable[[Observations], Int[np.ndarray, " envs"]]

@@ -4,7 +4,10 @@ report = validate(agents.load("maze-bimpala-compact"), layer="block2")
 print(report.table())
 """
 
-from probes.concepts import (
+if __name__ != "rlbilinear.probes":
+    raise ImportError("import this package as `rlbilinear.probes`, not as `probes`")
+
+from rlbilinear.probes.concepts import (
     CONCEPTS,
     Concept,
     cheese_position,
@@ -13,12 +16,12 @@ from probes.concepts import (
     mouse_position,
     mouse_presence,
 )
-from probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
-from probes.patches import TopActivations, play, top_activations
-from probes.probe import LinearProbe
-from probes.report import ValidationReport
-from probes.study import Sizes
-from probes.validation import validate
+from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
+from rlbilinear.probes.patches import TopActivations, play, top_activations
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.report import ValidationReport
+from rlbilinear.probes.study import Sizes
+from rlbilinear.probes.validation import validate
 
 __all__ = [
     "CONCEPTS",

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from agents import Agent
-from agents.evaluate import evaluate
-from envs import (
+from rlbilinear.agents import Agent
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.envs import (
     STEP_OF_MOVE,
     Cell,
     Maze,
@@ -26,10 +26,10 @@ from envs import (
     shortest_path,
     top_right,
 )
-from envs.fields import mean_steps, mouse_cells, on_grid
-from envs.observation import placements
-from probes.interventions import Intervention, activations
-from probes.moves import Moves, kl_divergence, move_distribution, total_variation
+from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid
+from rlbilinear.envs.observation import placements
+from rlbilinear.probes.interventions import Intervention, activations
+from rlbilinear.probes.moves import Moves, kl_divergence, move_distribution, total_variation
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents import Agent
-from agents.architectures import BilinearBlock
-from agents.network import HEADS
-from agents.residual import Residual, Sum
 from rlbilinear import (
     BilinearConv2d,
     Eigenfilters,
@@ -23,6 +19,10 @@ from rlbilinear import (
     eigenfilters,
     write_eigenfilters,
 )
+from rlbilinear.agents import Agent
+from rlbilinear.agents.architectures import BilinearBlock
+from rlbilinear.agents.network import HEADS
+from rlbilinear.agents.residual import Residual, Sum
 
 
 def branch_name(block: nn.Module) -> str | None:

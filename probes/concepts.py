@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from envs.maze import Cell, Maze
+from rlbilinear.envs.maze import Cell, Maze
 
 Kind = Literal["presence", "position"]
 

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from tqdm import tqdm
 
-from agents import Agent
-from envs.maze import Cell, Maze
-from envs.render import observe
-from envs.simulator import Simulator
-from envs.solver import distances, expert_moves
-from probes.concepts import Concept
+from rlbilinear.agents import Agent
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.render import observe
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import distances, expert_moves
+from rlbilinear.probes.concepts import Concept
 
 HORIZON = 32
 """Steps of play from which the visited states are taken."""

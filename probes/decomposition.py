@@ -9,17 +9,17 @@ from typing import Any
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from agents import Agent
-from agents.folder import check_free, new_folder, write_json
-from envs import EVALUATION, FITTING
-from probes.concepts import cheese_presence
-from probes.dataset import collect, counterfactual_pairs
-from probes.directions import find_direction
-from probes.edits import bilinear_part
-from probes.patches import TopActivations, play, top_activations
-from probes.report import Drawing, markdown_table
-from probes.views import View, figures, maps_before
 from rlbilinear import Eigenfilters, effective_rank, participation_ratio
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import bilinear_part
+from rlbilinear.agents.folder import check_free, new_folder, write_json
+from rlbilinear.envs import EVALUATION, FITTING
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.dataset import collect, counterfactual_pairs
+from rlbilinear.probes.directions import find_direction
+from rlbilinear.probes.patches import TopActivations, play, top_activations
+from rlbilinear.probes.report import Drawing, markdown_table
+from rlbilinear.probes.views import View, figures, maps_before
 
 REPORT = "report.md"
 EXCITING = 3
@@ -90,7 +90,7 @@ def decompose(
     Args:
         agent: a maze agent.
         layer: a bilinear block or layer.
-        direction: by name, as in `probes.directions.find_direction`.
+        direction: by name, as in `rlbilinear.probes.directions.find_direction`.
         filters: eigenfilters drawn.
         levels: held-out levels that are played: what excites the filters most is sought in all
             frames, and one of four states of each level is explained.

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents import Agent
-from agents.heads import policy_form, trunk_shape
-from envs import ACTIONS_OF_MOVE, Move
-from probes.concepts import cheese_presence
-from probes.dataset import ActivationDataset, Pairs
-from probes.interchange import activation_differences
-from probes.reading import fit_probe
-from probes.subspaces import difference_subspace
 from rlbilinear import channel_spatial_svd, eigenmaps, group_directions
+from rlbilinear.agents import Agent
+from rlbilinear.agents.heads import policy_form, trunk_shape
+from rlbilinear.envs import ACTIONS_OF_MOVE, Move
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.dataset import ActivationDataset, Pairs
+from rlbilinear.probes.interchange import activation_differences
+from rlbilinear.probes.reading import fit_probe
+from rlbilinear.probes.subspaces import difference_subspace
 
 
 @dataclass(frozen=True, eq=False)

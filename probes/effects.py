@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from agents import Agent
-from probes.dataset import NO_MOVE, States
-from probes.edits import only_direction, scale_about_mean
-from probes.interventions import How, Intervention, Replace, Resample, Scale, run
-from probes.moves import Moves, move_distribution, move_probabilities, total_variation
-from probes.statistics import bootstrap_interval, paired_difference
-from probes.study import Direction, Study
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import only_direction, scale_about_mean
+from rlbilinear.probes.dataset import NO_MOVE, States
+from rlbilinear.probes.interventions import How, Intervention, Replace, Resample, Scale, run
+from rlbilinear.probes.moves import Moves, move_distribution, move_probabilities, total_variation
+from rlbilinear.probes.study import Direction, Study
+from rlbilinear.statistics import bootstrap_interval, paired_difference
 
 FACTORS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Doses: by how much the direction's departure from its mean is multiplied; 0 ablates, 1 keeps."""

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from agents import Agent
-from probes.dataset import NO_MOVE, Pairs
-from probes.interventions import logits_after
-from probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
-from probes.statistics import bootstrap_of_means
-from probes.subspaces import Subspace, component
+from rlbilinear.agents import Agent
+from rlbilinear.probes.dataset import NO_MOVE, Pairs
+from rlbilinear.probes.interventions import logits_after
+from rlbilinear.probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
+from rlbilinear.probes.subspaces import Subspace, component
+from rlbilinear.statistics import bootstrap_of_means
 
 
 def activation_differences(

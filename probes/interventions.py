@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents import Agent
-from agents.checkpoint import Observations
-from agents.network import HEADS
-from probes.subspaces import Basis, check_basis, component
+from rlbilinear.agents import Agent
+from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.network import HEADS
+from rlbilinear.probes.subspaces import Basis, check_basis, component
 
 Change = Callable[[Tensor], Tensor]
 

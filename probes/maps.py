@@ -16,8 +16,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from envs import Maze, window
-from probes.figures import SIGNED, STYLE, UNSIGNED, WIDTH
+from rlbilinear.envs import Maze, window
+from rlbilinear.probes.figures import SIGNED, STYLE, UNSIGNED, WIDTH
 
 Observation = UInt8[np.ndarray, "3 64 64"]
 CellField = Float[np.ndarray, "rows columns 2"]

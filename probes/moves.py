@@ -6,9 +6,9 @@ from jaxtyping import Float
 from scipy.special import rel_entr
 from torch import Tensor
 
-from agents import Agent
-from agents.checkpoint import Observations
-from envs import ACTIONS_OF_MOVE, NUM_ACTIONS
+from rlbilinear.agents import Agent
+from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS
 
 Moves = Float[np.ndarray, "n 5"]
 """Probabilities in the order of `envs.Move`: left, down, up, right, stay."""

@@ -9,13 +9,13 @@ import pandas as pd
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from agents import Agent
-from agents.architectures import BilinearBlock, ReluBlock
-from agents.evaluate import start_levels
-from agents.network import HEADS
-from envs import ProcgenVecEnv
 from rlbilinear import Eigenfilters, PositionBias
+from rlbilinear.agents import Agent
+from rlbilinear.agents.architectures import BilinearBlock, ReluBlock
+from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.network import HEADS
 from rlbilinear.convolution import convolve
+from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 
 Apart = Literal["level", "frame"]

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from envs import Cell, Maze, observe
-from probes.interventions import logits_after
-from probes.moves import move_distribution
-from probes.study import Direction, Study
+from rlbilinear.envs import Cell, Maze, observe
+from rlbilinear.probes.interventions import logits_after
+from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.study import Direction, Study
 
 PlaceMaps = Mapping[Cell, Float[Tensor, "channels height width"]]
-"""What a cheese in a cell adds to a layer's output (`probes.retarget.cheese_maps`)."""
+"""What a cheese in a cell adds to a layer's output (`rlbilinear.probes.retarget.cheese_maps`)."""
 
 GAINS = (0.5, 1.0, 1.5, 2.0)
 """Sizes of the planted bias, as multiples of what a real cheese adds."""

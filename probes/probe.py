@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, r2_score
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
 
-from probes.concepts import Kind
+from rlbilinear.probes.concepts import Kind
 
 Activations = Float[np.ndarray, "n channels *positions"]
 

@@ -9,11 +9,11 @@ from scipy.special import expit, logit
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
-from agents import Agent
-from probes.concepts import Concept, overlap, to_cells
-from probes.dataset import ActivationDataset
-from probes.probe import LinearProbe
-from probes.statistics import bootstrap_interval
+from rlbilinear.agents import Agent
+from rlbilinear.probes.concepts import Concept, overlap, to_cells
+from rlbilinear.probes.dataset import ActivationDataset
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.statistics import bootstrap_interval
 
 ALPHAS = (1e1, 1e2, 1e3, 1e4)
 """Penalties tried for probes of positions, which have more coefficients than states."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from agents import Agent
-from agents.architectures import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
 from rlbilinear import BilinearConv2d, PositionBias
+from rlbilinear.agents import Agent
+from rlbilinear.agents.architectures import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
 from rlbilinear.receptive import Window, window
 
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from agents import Agent, events
-from agents.folder import check_free, new_folder, write_json
-from envs.videos import gif_bytes
-from probes.videos import Frames
+from rlbilinear.agents import Agent, events
+from rlbilinear.agents.folder import check_free, new_folder, write_json
+from rlbilinear.envs.videos import gif_bytes
+from rlbilinear.probes.videos import Frames
 
 REPORT = "report.md"
 VERDICTS = ("causal", "not shown", "contradicted")

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from agents import Agent
-from envs import Cell, Maze, observe
-from probes.behaviour import mouse_cells, walk, way
-from probes.interventions import logits_after
-from probes.moves import move_distribution
-from probes.subspaces import Basis, component
+from rlbilinear.agents import Agent
+from rlbilinear.envs import Cell, Maze, observe
+from rlbilinear.probes.behaviour import mouse_cells, walk, way
+from rlbilinear.probes.interventions import logits_after
+from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.subspaces import Basis, component
 
 BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
 """The bias that should send the agent to a cell of a maze."""
@@ -96,7 +96,8 @@ def retarget(
     """Try to send the agent from the mouse's cell to every other free cell of each maze.
 
     Every target has its own bias map, all of a maze in one sweep; each is the same as editing the
-    agent by `probes.edits.steer`. Retargeting success is the mean of ``sent`` over targets.
+    agent by `agents.edits.directions.steer`. Retargeting success is the mean of ``sent`` over
+    targets.
 
     Args:
         agent: whom to send.

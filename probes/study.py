@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from agents import Agent
-from envs import EVALUATION, FITTING
-from probes.branches import feeds
-from probes.concepts import Concept, cheese_position, cheese_presence, mouse_presence
-from probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
-from probes.interchange import activation_differences
-from probes.probe import LinearProbe
-from probes.reading import fit_probe, permute_by_level, untrained
-from probes.subspaces import difference_subspace, random_subspace
-from probes.twin import quadratic_twin
+from rlbilinear.agents import Agent
+from rlbilinear.envs import EVALUATION, FITTING
+from rlbilinear.probes.branches import feeds
+from rlbilinear.probes.concepts import Concept, cheese_position, cheese_presence, mouse_presence
+from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
+from rlbilinear.probes.interchange import activation_differences
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import fit_probe, permute_by_level, untrained
+from rlbilinear.probes.subspaces import difference_subspace, random_subspace
+from rlbilinear.probes.surrogate import quadratic_twin
 
 CAUSAL_CONCEPTS = {cheese_presence.name: cheese_presence}
 """Concepts with counterfactual pairs: states alike but for the concept."""
@@ -100,8 +100,8 @@ class Study:
         absent: pairs with and without cheese, of the evaluation levels.
         probe: fitted at the layer.
         progress: show bars.
-        twin: the agent's quadratic twin (`probes.twin`), by whose forms it is read; None when its
-            own layers have forms, or none are asked for.
+        twin: the agent's quadratic twin (`probes.surrogate`), by whose forms it is read; None
+            when its own layers have forms, or none are asked for.
     """
 
     agent: Agent

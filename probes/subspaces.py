@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlbilinear import scaling_matrix
+from rlbilinear.edits.functional import span
 
 Basis = Float[Tensor, "k channels"] | Float[Tensor, "k channels height width"]
 """Orthonormal directions, one a row: over channels, or over a whole feature map."""
@@ -21,18 +21,6 @@ class Subspace:
 
     name: str
     basis: Basis | None = None
-
-
-def span(directions: Float[Tensor, "*several channels"]) -> Float[Tensor, "k channels"]:
-    """Return an orthonormal basis of what one or several directions span, in float64.
-
-    Raises:
-        ValueError: shape other than (channels,) or (n, channels), not finite, or all zero.
-    """
-    complement = scaling_matrix(directions, 0.0)
-    projector = torch.eye(len(complement)).to(complement) - complement
-    values, vectors = torch.linalg.eigh(projector)
-    return vectors.T[values > 0.5].contiguous()
 
 
 def difference_subspace(differences: Differences, k: int) -> Float[Tensor, "k channels"]:

@@ -13,16 +13,6 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score
 from torch import nn
 
-from agents import Agent
-from agents.architectures import BilinearBlock
-from envs import Maze, distances
-from envs.state import WALL
-from probes.branches import add_filters, branch_filters, feed, padded_margin
-from probes.concepts import overlap, to_cells
-from probes.dataset import ActivationDataset, Pairs
-from probes.study import UNTRAINED, Direction, Study, blank
-from probes.subspaces import difference_subspace
-from probes.writers import writer_directions
 from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
@@ -32,7 +22,17 @@ from rlbilinear import (
     cross_form,
     read,
 )
+from rlbilinear.agents import Agent
+from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.convolution import convolve, geometry
+from rlbilinear.envs import Maze, distances
+from rlbilinear.envs.state import WALL
+from rlbilinear.probes.branches import add_filters, branch_filters, feed, padded_margin
+from rlbilinear.probes.concepts import overlap, to_cells
+from rlbilinear.probes.dataset import ActivationDataset, Pairs
+from rlbilinear.probes.study import UNTRAINED, Direction, Study, blank
+from rlbilinear.probes.subspaces import difference_subspace
+from rlbilinear.probes.writers import writer_directions
 
 TOP = 8
 """Eigenfilters listed, drawn and ablated together."""

@@ -6,14 +6,14 @@ from functools import partial
 
 import torch
 
-from agents import Agent
-from agents.truncate import Of, dense_ranks, sweep, truncate_convolution, truncate_dense
-from envs import EVALUATION, FITTING, Maze, observe
-from probes.decomposition import Decomposition
-from probes.edits import bilinear_part
-from probes.report import Drawing
 from rlbilinear import BilinearTensor, hosvd
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import bilinear_part
+from rlbilinear.agents.truncate import Of, dense_ranks, sweep, truncate_convolution, truncate_dense
+from rlbilinear.envs import EVALUATION, FITTING, Maze, observe
 from rlbilinear.figures import sweep as draw
+from rlbilinear.probes.decomposition import Decomposition
+from rlbilinear.probes.report import Drawing
 
 COMPARED = 128
 """Fitting levels at whose starts the truncated policy is compared with the whole one."""
@@ -41,7 +41,7 @@ def with_sweep(
         found: the decomposition.
         agent: its agent.
         ks: how many are kept, up to the rank.
-        of: whose forms in the dense layer: see `agents.truncate.truncate_dense`.
+        of: whose forms in the dense layer: see `rlbilinear.agents.truncate.truncate_dense`.
         whole: of a convolution, truncate all that it writes.
         centred: the forms less their mean.
         levels: held-out levels played.

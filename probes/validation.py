@@ -13,20 +13,20 @@ from dataclasses import asdict
 import pandas as pd
 from tqdm import tqdm
 
-from agents import Agent
-from agents.folder import provenance
-from envs import EVALUATION, FITTING, generate_maze
-from envs.state import WALL
-from probes.concepts import Concept, cheese_presence
-from probes.probe import LinearProbe
-from probes.report import Section, ValidationReport
-from probes.statistics import holm, smallest_effect
-from probes.steps.editing import edit
-from probes.steps.finding import locate, read_concept, trace
-from probes.steps.part import ALPHA, Claim, Part
-from probes.steps.playing import play
-from probes.steps.steering import steer_to
-from probes.study import DIRECTIONS, Sizes, Study, prepare
+from rlbilinear.agents import Agent
+from rlbilinear.agents.folder import provenance
+from rlbilinear.envs import EVALUATION, FITTING, generate_maze
+from rlbilinear.envs.state import WALL
+from rlbilinear.probes.concepts import Concept, cheese_presence
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.report import Section, ValidationReport
+from rlbilinear.probes.steps.ablating import edit
+from rlbilinear.probes.steps.finding import locate, read_concept, trace
+from rlbilinear.probes.steps.playing import play
+from rlbilinear.probes.steps.result import ALPHA, Claim, Part
+from rlbilinear.probes.steps.steering import steer_to
+from rlbilinear.probes.study import DIRECTIONS, Sizes, Study, prepare
+from rlbilinear.statistics import holm, smallest_effect
 
 STEPS: tuple[tuple[str, Callable[[Study], Part]], ...] = (
     ("probe", read_concept),
@@ -53,7 +53,7 @@ def validate(
     """Ask whether an agent uses what a probe reads.
 
     Three directions of the layer are put to the test: the probe's weights, its pattern, and the one
-    that changes most when only the cheese moves (see `probes.study.DIRECTIONS`).
+    that changes most when only the cheese moves (see `rlbilinear.probes.study.DIRECTIONS`).
 
     Args:
         agent: a maze agent.
@@ -64,8 +64,8 @@ def validate(
         seed: of everything random.
         name: of the agent, in the report.
         progress: show bars.
-        twin: of a ReLU agent, as `probes.twin.quadratic_twin` makes it: the agent is then read, and
-            edited in its weights, by the twin's eigenfilters.
+        twin: of a ReLU agent, as `probes.surrogate.quadratic_twin` makes it: the agent is then
+            read, and edited in its weights, by the twin's eigenfilters.
 
     Raises:
         ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.
@@ -122,7 +122,7 @@ def judge(claims: list[Claim]) -> pd.DataFrame:
     """Decide every claim, with p-values corrected for their number (Holm).
 
     Returns:
-        Columns as `probes.report.ValidationReport.verdict` needs them.
+        Columns as `rlbilinear.probes.report.ValidationReport.verdict` needs them.
     """
     corrected = holm([claim.p for claim in claims]).tolist()
     return pd.DataFrame(

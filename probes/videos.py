@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from agents import Agent
-from agents.checkpoint import Observations
-from envs import Maze, ProcgenVecEnv, videos
+from rlbilinear.agents import Agent
+from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.envs import Maze, ProcgenVecEnv, videos
 
 Frames = UInt8[np.ndarray, "time 3 height width"]
 

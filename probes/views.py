@@ -8,13 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents import Agent
-from envs import ACTIONS_OF_MOVE, Move
-from probes.dataset import ActivationDataset
-from probes.directions import NamedDirection
-from probes.patches import TopActivations
-from probes.receptive import Grid, grid_before
-from probes.report import Drawing
 from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
@@ -26,6 +19,8 @@ from rlbilinear import (
     eigenfilters,
     hosvd,
 )
+from rlbilinear.agents import Agent
+from rlbilinear.envs import ACTIONS_OF_MOVE, Move
 from rlbilinear.figures import (
     Excitation,
     channel_spatial,
@@ -36,6 +31,11 @@ from rlbilinear.figures import (
     singular_card,
     spectrum,
 )
+from rlbilinear.probes.dataset import ActivationDataset
+from rlbilinear.probes.directions import NamedDirection
+from rlbilinear.probes.patches import TopActivations
+from rlbilinear.probes.receptive import Grid, grid_before
+from rlbilinear.probes.report import Drawing
 from rlbilinear.receptive import Rectangle, Window
 
 PER_SIGN = 2

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents import Agent
-from agents.architectures import BilinearBlock
-from agents.checkpoint import Observations
-from probes.branches import branch_name
 from rlbilinear import PositionBias
+from rlbilinear.agents import Agent
+from rlbilinear.agents.architectures import BilinearBlock
+from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.probes.branches import branch_name
 
 Maps = Mapping[str, Float[np.ndarray, "n height width"]]
 

@@ -10,7 +10,6 @@ from rlbilinear.adversarial import (
 from rlbilinear.approximation import approximate, refit
 from rlbilinear.chains import Link, chain, explain_chain
 from rlbilinear.classifiers import BilinearClassifier
-from rlbilinear.comparing import sweep_subsets
 from rlbilinear.composition import (
     EmbeddedSpectrum,
     embedded,
@@ -29,9 +28,9 @@ from rlbilinear.convolution import (
     eigenfilters_of,
 )
 from rlbilinear.cp import CPDecomposition, fit_cp
+from rlbilinear.cross_terms import CrossForm, Reading, cross_form, read
 from rlbilinear.deep_hosvd import DeepHOSVD, deep_hosvd
-from rlbilinear.depth import BilinearStack, Stage
-from rlbilinear.editing import (
+from rlbilinear.edits.functional import (
     PositionBias,
     add_bias_map,
     compress,
@@ -43,17 +42,17 @@ from rlbilinear.editing import (
     transplant,
     write_eigenfilters,
 )
+from rlbilinear.eigenmaps import EigenMaps, VectorFilters, eigenmaps, pull_back, vector_filters
 from rlbilinear.family import FormFamily
 from rlbilinear.gaussian import Gaussian, GaussianMixture, LowRankCovariance, estimate_gaussian
 from rlbilinear.hosvd import HigherOrderSVD, Interactions, hosvd
 from rlbilinear.implicit import ImageForm, image_form
-from rlbilinear.interest import EigenMaps, VectorFilters, eigenmaps, pull_back, vector_filters
+from rlbilinear.layer_subsets import sweep_subsets
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.moments import Activation, gaussian_moment, hermite_coefficients
-from rlbilinear.networks import GatedLinear, receptive_fields
+from rlbilinear.one_hidden_layer import GatedLinear, receptive_fields
 from rlbilinear.polynomial import Polynomial
 from rlbilinear.quadratic import QuadraticForm, TruncationError
-from rlbilinear.readers import CrossForm, Reading, cross_form, read
 from rlbilinear.sparsity import (
     completeness,
     count_for_energy,
@@ -63,6 +62,7 @@ from rlbilinear.sparsity import (
     participation_ratio,
 )
 from rlbilinear.spectrum import Spectrum
+from rlbilinear.stack import BilinearStack, Stage
 from rlbilinear.swapping import Replacement, group_layers, replace_layers, replaceable
 from rlbilinear.tensor import BilinearTensor
 from rlbilinear.tucker import Tucker2, tucker2

@@ -11,7 +11,7 @@ from rlbilinear.evaluation import terms_and_units
 from rlbilinear.explained import Expansion, expansion
 from rlbilinear.gaussian import Covariance, Gaussian, GaussianMixture, as_gaussian
 from rlbilinear.moments import as_activation, check_degree
-from rlbilinear.networks import HiddenLayer, Network, as_hidden_layer
+from rlbilinear.one_hidden_layer import HiddenLayer, Network, as_hidden_layer
 from rlbilinear.polynomial import Factor, Polynomial, Units
 
 
@@ -26,7 +26,7 @@ def approximate(
     """Return the least-squares polynomial of a network with one hidden layer, in closed form.
 
     Args:
-        network: dense, gated or convolutional; see `rlbilinear.networks.ACCEPTED`. It is not kept.
+        network: dense, gated or convolutional; see `one_hidden_layer.ACCEPTED`. It is not kept.
         degree: of the polynomial, from 0 on.
         mean: of the inputs; zero when None. Of a convolution, of its receptive fields, flattened
             from (channels, height, width): see `receptive_fields`.

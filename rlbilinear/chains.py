@@ -29,10 +29,10 @@ from rlbilinear.convolution import (
     eigenfilters,
     geometry,
 )
-from rlbilinear.depth import BilinearStack, Stage
-from rlbilinear.editing import PositionBias
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.quadratic import as_direction
+from rlbilinear.stack import BilinearStack, Stage
 
 LARGEST = 20_000
 """Directions in a chain at most."""

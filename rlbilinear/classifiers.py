@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlbilinear.depth import BilinearStack, Stage
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
+from rlbilinear.stack import BilinearStack, Stage
 from rlbilinear.tensor import BilinearTensor
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlbilinear.coefficients import unit_quadratics
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.moments import ACTIVATIONS
-from rlbilinear.networks import ConvGeometry
+from rlbilinear.one_hidden_layer import ConvGeometry
 from rlbilinear.polynomial import Polynomial
 
 FORMAT = "rlbilinear polynomial 1"

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear.depth import BilinearStack, Stage
 from rlbilinear.hosvd import HigherOrderSVD, hosvd
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.spectrum import to_double
+from rlbilinear.stack import BilinearStack, Stage
 from rlbilinear.tensor import BilinearTensor
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlbilinear.moments import hermite
-from rlbilinear.networks import ConvGeometry, check_images
+from rlbilinear.one_hidden_layer import ConvGeometry, check_images
 
 if TYPE_CHECKING:
     from rlbilinear.polynomial import Polynomial

@@ -20,7 +20,7 @@ from rlbilinear import coefficients, evaluation, explained
 from rlbilinear.convolution import Eigenfilters
 from rlbilinear.gaussian import Gaussian, LowRankCovariance
 from rlbilinear.moments import Activation, check_degree
-from rlbilinear.networks import ConvGeometry
+from rlbilinear.one_hidden_layer import ConvGeometry
 from rlbilinear.quadratic import QuadraticForm
 
 _FACTORS = ("values", "products", "down", "bias")

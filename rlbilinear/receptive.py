@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from rlbilinear.editing import PositionBias
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.layers import BilinearConv2d
 
 POINTWISE = (nn.Identity, nn.ReLU)

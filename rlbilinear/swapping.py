@@ -19,7 +19,13 @@ from rlbilinear.explained import R2
 from rlbilinear.gaussian import Gaussian, LowRankCovariance, estimate_gaussian
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.moments import as_activation
-from rlbilinear.networks import Affine, GatedLinear, Network, as_hidden_layer, receptive_fields
+from rlbilinear.one_hidden_layer import (
+    Affine,
+    GatedLinear,
+    Network,
+    as_hidden_layer,
+    receptive_fields,
+)
 from rlbilinear.polynomial import Polynomial
 
 Inputs = Float[Tensor, "batch *shape"] | Sequence[Float[Tensor, "batch *shape"]]

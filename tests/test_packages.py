@@ -1,4 +1,4 @@
-"""The packages import in one direction, and importing them does nothing else."""
+"""The packages: what is installed, in which direction they import, and that importing is silent."""
 
 import ast
 import subprocess
@@ -8,31 +8,75 @@ from pathlib import Path
 import matplotlib.font_manager  # writes its list of fonts, if there is none
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"rlbilinear", "envs", "agents", "probes", "scripts", "tests"}
+FOLDERS = {
+    "rlbilinear": "rlbilinear",
+    "envs": "rlbilinear.envs",
+    "agents": "rlbilinear.agents",
+    "probes": "rlbilinear.probes",
+    "testing": "rlbilinear.testing",
+    "studies": "rlbilinear.studies",
+    "benchmarks": "rlbilinear.benchmarks",
+    "commands": "rlbilinear.commands",
+}
+MATHS, ENVS, AGENTS, PROBES = list(FOLDERS)[:4]
 MAY_IMPORT = {
-    "rlbilinear": set(),
-    "envs": set(),
-    "agents": {"rlbilinear", "envs"},
-    "probes": {"rlbilinear", "envs", "agents"},
+    MATHS: set(),
+    ENVS: set(),
+    AGENTS: {MATHS, ENVS},
+    PROBES: {MATHS, ENVS, AGENTS},
+    "testing": {MATHS, ENVS, AGENTS},
+    "studies": {MATHS, ENVS, AGENTS, PROBES},
+    "benchmarks": {MATHS, ENVS, AGENTS, PROBES},
+    "commands": set(FOLDERS),
 }
 
 
 def imported(file):
+    """Yield the full names of the modules that a file imports, and of what it takes from them."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_packages_import_in_one_direction(package):
-    files = list((ROOT / package).rglob("*.py"))
+def folder_of(module):
+    """Return the folder whose package a module belongs to; None when it is not ours."""
+    parts = module.split(".")
+    if parts[0] in ("scripts", "tests") or parts[0] in FOLDERS.keys() - {MATHS}:
+        return parts[0]
+    if parts[0] != MATHS:
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in FOLDERS else MATHS
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_packages_import_in_one_direction(folder):
+    files = list((ROOT / folder).rglob("*.py"))
     assert files
     for file in files:
-        wrong = set(imported(file)) & PACKAGES - MAY_IMPORT[package] - {package}
+        found = {folder_of(module) for module in imported(file)}
+        wrong = found - {None, folder} - MAY_IMPORT[folder]
         assert not wrong, f"{file} imports {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("module", "folder"),
+    [
+        ("rlbilinear.agents.load", "agents"),
+        ("rlbilinear.approximate", "rlbilinear"),
+        ("agents.load", "agents"),
+        ("torch.nn", None),
+    ],
+)
+def test_modules_are_known_by_their_folder(module, folder):
+    assert folder_of(module) == folder
 
 
 def test_maths_needs_no_simulator_and_envs_no_torch():
@@ -40,17 +84,42 @@ def test_maths_needs_no_simulator_and_envs_no_torch():
     assert "torch" not in all_imports("envs")
 
 
-def all_imports(package):
-    return {name for file in (ROOT / package).rglob("*.py") for name in imported(file)}
+def all_imports(folder):
+    files = (ROOT / folder).rglob("*.py")
+    return {module.split(".")[0] for file in files for module in imported(file)}
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_package_is_forgotten():
+    """What is installed is every folder with Python files in it, and the zoo's data."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setup["package-dir"] == {name: folder for folder, name in FOLDERS.items()}
+    there = set()
+    for folder, name in FOLDERS.items():
+        for file in (ROOT / folder).rglob("*.py"):
+            inner = file.parent.relative_to(ROOT / folder).parts
+            there.add(".".join([name, *inner]))
+    assert set(setup["packages"]) == there
+    patterns = setup["package-data"]["rlbilinear.agents"]
+    data = {file for pattern in patterns for file in (ROOT / "agents").glob(pattern)}
+    assert data == {file for file in (ROOT / "agents" / "zoo").rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("folder", list(FOLDERS)[1:])
+def test_folders_are_no_second_packages(folder):
+    """From the checkout's folder, ``import agents`` would make every class a second time."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {folder}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert f"import this package as `{FOLDERS[folder]}`, not as `{folder}`" in done.stderr
+
+
+@pytest.mark.parametrize("package", list(FOLDERS.values())[:4])
 def test_import_is_silent_and_writes_nothing(package, tmp_path):
     done = subprocess.run(
         [sys.executable, "-B", "-c", f"import {package}"],
         cwd=tmp_path,
         env={
-            "PYTHONPATH": str(ROOT),
             "PATH": "",
             "HOME": str(tmp_path),
             "MPLCONFIGDIR": matplotlib.get_cachedir(),  # its list of fonts is its own

@@ -4,18 +4,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from probes import figures as draw
-from probes.concepts import cheese_position
-from probes.interchange import interchange_summary, interchange_table
-from probes.maps import filter_maps
-from probes.probe import LinearProbe
-from probes.reading import compare, fit_probe, probe_report
-from probes.report import Drawing, Section
-from probes.statistics import against_all, bootstrap_interval
-from probes.steps.part import Claim, Part
-from probes.study import CONTROLS, DIRECTIONS, Study, directions_at
-from probes.subspaces import Subspace, candidates, span
-from probes.trace import (
+from rlbilinear import channel_spatial_svd
+from rlbilinear import figures as draw_weights
+from rlbilinear.edits.functional import span
+from rlbilinear.probes import figures as draw
+from rlbilinear.probes.concepts import cheese_position
+from rlbilinear.probes.interchange import interchange_summary, interchange_table
+from rlbilinear.probes.maps import filter_maps
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import compare, fit_probe, probe_report
+from rlbilinear.probes.report import Drawing, Section
+from rlbilinear.probes.steps.result import Claim, Part
+from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study, directions_at
+from rlbilinear.probes.subspaces import Subspace, candidates
+from rlbilinear.probes.trace import (
     TOP,
     bilinear_writers,
     eigenfilter_table,
@@ -24,9 +26,8 @@ from probes.trace import (
     partner_table,
     reader_table,
 )
-from probes.writers import writer_maps, writer_shares
-from rlbilinear import channel_spatial_svd
-from rlbilinear import figures as draw_weights
+from rlbilinear.probes.writers import writer_maps, writer_shares
+from rlbilinear.statistics import against_all, bootstrap_interval
 
 RANKS = (1, 2, 4, 8)
 CONTROL = "control: "

@@ -6,17 +6,24 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from agents import Agent
-from envs import EVALUATION, Maze, decision_square, expert_moves, observe, top_right
-from probes.behaviour import compare, field, fields, paired_rollouts, reach_grid, vector_field
-from probes.effects import control_edits, edit_direction
-from probes.maps import cell_heatmap, vector_fields
-from probes.moves import move_probabilities
-from probes.report import Drawing, Section, Video
-from probes.statistics import bootstrap_interval, paired_difference
-from probes.steps.part import Part
-from probes.study import Study
-from probes.videos import side_by_side
+from rlbilinear.agents import Agent
+from rlbilinear.envs import EVALUATION, Maze, decision_square, expert_moves, observe, top_right
+from rlbilinear.probes.behaviour import (
+    compare,
+    field,
+    fields,
+    paired_rollouts,
+    reach_grid,
+    vector_field,
+)
+from rlbilinear.probes.effects import control_edits, edit_direction
+from rlbilinear.probes.maps import cell_heatmap, vector_fields
+from rlbilinear.probes.moves import move_probabilities
+from rlbilinear.probes.report import Drawing, Section, Video
+from rlbilinear.probes.steps.result import Part
+from rlbilinear.probes.study import Study
+from rlbilinear.probes.videos import side_by_side
+from rlbilinear.statistics import bootstrap_interval, paired_difference
 
 
 def play(study: Study) -> Part:

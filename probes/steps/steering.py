@@ -8,17 +8,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from envs import EVALUATION, Cell, Maze
-from probes import figures as draw
-from probes.behaviour import field, vector_field
-from probes.edits import steer
-from probes.maps import cell_heatmap, vector_fields
-from probes.planting import PlaceMaps, along, plantings, steering_table
-from probes.report import Drawing, Section
-from probes.retarget import BiasMap, cheese_maps, retarget
-from probes.statistics import against_all, bootstrap_interval
-from probes.steps.part import Claim, Part
-from probes.study import CONTROLS, DIRECTIONS, Study
+from rlbilinear.agents.edits.directions import steer
+from rlbilinear.envs import EVALUATION, Cell, Maze
+from rlbilinear.probes import figures as draw
+from rlbilinear.probes.behaviour import field, vector_field
+from rlbilinear.probes.maps import cell_heatmap, vector_fields
+from rlbilinear.probes.planting import PlaceMaps, along, plantings, steering_table
+from rlbilinear.probes.report import Drawing, Section
+from rlbilinear.probes.retarget import BiasMap, cheese_maps, retarget
+from rlbilinear.probes.steps.result import Claim, Part
+from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
+from rlbilinear.statistics import against_all, bootstrap_interval
 
 STEERED_SHOWN, STEERED_NEGLIGIBLE = 0.5, 0.1
 """A direction steers when in this share of states the move is right for the planted cheese."""

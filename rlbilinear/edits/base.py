@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from rlbilinear.editing import PositionBias
+from rlbilinear.edits.functional import PositionBias
 
 
 class NotInvertibleError(ValueError):

@@ -9,10 +9,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import editing
-from rlbilinear.editing import PositionBias
-from rlbilinear.editing.filters import check_indices, form_and_dual
+from rlbilinear.edits import functional as editing
 from rlbilinear.edits.base import Edit, NotInvertibleError, below_bias
+from rlbilinear.edits.functional import PositionBias
+from rlbilinear.edits.functional.filters import check_indices, form_and_dual
 from rlbilinear.edits.words import say, say_angle, say_factors
 
 

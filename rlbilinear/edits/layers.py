@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import editing
-from rlbilinear.editing import PositionBias
+from rlbilinear.edits import functional as editing
 from rlbilinear.edits.base import Edit, Edits, NotInvertibleError, below_bias
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.edits.words import say, say_angle, say_factor
 from rlbilinear.quadratic import to_double
 

@@ -6,8 +6,8 @@ zero.
 """
 
 from rlbilinear.figures.cards import Excitation, component_card, singular_card
+from rlbilinear.figures.chains import depth
 from rlbilinear.figures.components import channel_spatial, channel_spatial_over
-from rlbilinear.figures.depth import depth
 from rlbilinear.figures.filters import eigenvector_images, filter_strip
 from rlbilinear.figures.inputs import contributions
 from rlbilinear.figures.spectra import spectrum, sweep

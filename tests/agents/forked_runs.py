@@ -10,9 +10,9 @@ import runpy
 import sys
 import tempfile
 
-import agents.ppo  # noqa: F401
-from agents import Agent
-from envs import ProcgenVecEnv
+import rlbilinear.agents.ppo  # noqa: F401
+from rlbilinear.agents import Agent
+from rlbilinear.envs import ProcgenVecEnv
 
 ProcgenVecEnv("coinrun", 1).close()
 with tempfile.TemporaryDirectory() as folder:  # what torch imports when it is first needed

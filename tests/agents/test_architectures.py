@@ -5,12 +5,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from torch import nn
 
-import agents
-from agents import ARCHITECTURES, Agent, architecture
-from agents.architectures import MATCHED
-from agents.blocks import GATES, GatedConv2d, GatedDense
-from envs import ProcgenVecEnv
-from rlbilinear import BilinearConv2d, BilinearLinear, approximate
+from rlbilinear import BilinearConv2d, BilinearLinear, agents, approximate
+from rlbilinear.agents import ARCHITECTURES, Agent, architecture
+from rlbilinear.agents.architectures import MATCHED
+from rlbilinear.agents.blocks import GATES, GatedConv2d, GatedDense
+from rlbilinear.envs import ProcgenVecEnv
 
 OPTIONS = [
     *((name, {}) for name in ARCHITECTURES),

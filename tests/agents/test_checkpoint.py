@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import agents
-from agents import Agent, CheckpointError
-from agents.network import weights_of
-from rlbilinear import scale_eigenfilters
-from rlbilinear.editing import add_bias_map, scaling_matrix
+from rlbilinear import agents, scale_eigenfilters
+from rlbilinear.agents import Agent, CheckpointError
+from rlbilinear.agents.network import weights_of
+from rlbilinear.edits.functional import add_bias_map, scaling_matrix
 
 
 @pytest.fixture(scope="module")

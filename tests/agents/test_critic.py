@@ -5,13 +5,13 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
-import agents
-from agents import AgentPolicy, FastPPO
-from agents.critic import adopt_critic, fitted
-from agents.network import weights_of
-from agents.options import TrainOptions
-from agents.ppo import train
-from envs import TRAINING, ProcgenVecEnv
+from rlbilinear import agents
+from rlbilinear.agents import AgentPolicy, FastPPO
+from rlbilinear.agents.critic import adopt_critic, fitted
+from rlbilinear.agents.network import weights_of
+from rlbilinear.agents.options import TrainOptions
+from rlbilinear.agents.ppo import train
+from rlbilinear.envs import TRAINING, ProcgenVecEnv
 
 
 def noise(steps=200, envs=3, seed=0):

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import agents
-from agents import Agent, CheckpointError, distill_state
-from agents import distill as distill_package
-from agents.distill import (
+from rlbilinear import agents
+from rlbilinear.agents import Agent, CheckpointError, distill_state
+from rlbilinear.agents import distill as distill_package
+from rlbilinear.agents.distill import (
     AGENT,
     OPTIONS,
     TRAINING_STATE,
@@ -30,9 +30,9 @@ from agents.distill import (
     set_rates,
     student_loss,
 )
-from agents.expert import ExpertMazes
-from agents.network import weights_of
-from envs import EVALUATION, MOVE_OF_ACTION, TRAINING, Levels, Maze
+from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.network import weights_of
+from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING, Levels, Maze
 
 ROOT = Path(__file__).parents[2]
 

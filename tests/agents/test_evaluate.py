@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from agents import Agent
-from agents.evaluate import (
+from rlbilinear.agents import Agent
+from rlbilinear.agents.evaluate import (
     BASELINES,
     evaluate,
     start_levels,
@@ -12,7 +12,7 @@ from agents.evaluate import (
     uniform_actions,
     uniform_moves,
 )
-from envs import Maze, ProcgenVecEnv, expert_moves, shortest_path
+from rlbilinear.envs import Maze, ProcgenVecEnv, expert_moves, shortest_path
 
 LEVELS = range(1_000, 1_016)
 

@@ -3,9 +3,9 @@ from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from agents import events
-from agents.events import Events
-from envs.videos import gif_bytes
+from rlbilinear.agents import events
+from rlbilinear.agents.events import Events
+from rlbilinear.envs.videos import gif_bytes
 
 
 def read(folder):

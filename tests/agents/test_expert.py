@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from agents.expert import ExpertMazes
-from envs import ACTIONS_OF_MOVE, TRAINING, Levels, Maze, Move, shortest_path
+from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.envs import ACTIONS_OF_MOVE, TRAINING, Levels, Maze, Move, shortest_path
 
 FEW = Levels(TRAINING.start, 6)
 

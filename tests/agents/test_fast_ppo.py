@@ -11,9 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from agents import AgentPolicy, DeviceRolloutBuffer, FastPPO
-from agents.running import to_device
-from envs import ProcgenVecEnv
+from rlbilinear.agents import AgentPolicy, DeviceRolloutBuffer, FastPPO
+from rlbilinear.agents.precision import to_device
+from rlbilinear.envs import ProcgenVecEnv
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-import agents
-from agents import filming
-from agents.evaluate import evaluate
-from agents.filming import film
-from envs import EVALUATION, ProcgenVecEnv, videos
+from rlbilinear import agents
+from rlbilinear.agents import filming
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.filming import film
+from rlbilinear.envs import EVALUATION, ProcgenVecEnv, videos
 
 
 @pytest.fixture(scope="module")

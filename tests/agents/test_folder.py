@@ -6,7 +6,7 @@ from socket import gethostname
 
 import pytest
 
-from agents.folder import (
+from rlbilinear.agents.folder import (
     HOLDER,
     check_free,
     clear,

@@ -2,9 +2,9 @@ import pytest
 import torch
 from stable_baselines3 import A2C
 
-import agents
-from agents import AgentPolicy, agent_from_zip, architecture
-from envs import ProcgenVecEnv
+from rlbilinear import agents
+from rlbilinear.agents import AgentPolicy, agent_from_zip, architecture
+from rlbilinear.envs import ProcgenVecEnv
 
 
 @pytest.fixture(scope="module")

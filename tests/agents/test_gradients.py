@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from agents import Agent
-from agents.gradients import GradientNorms, copies, layers_of, relative_changes
+from rlbilinear.agents import Agent
+from rlbilinear.agents.gradients import GradientNorms, copies, layers_of, relative_changes
 
 
 def network():

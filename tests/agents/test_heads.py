@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-import agents
-from agents import Agent
-from agents.heads import policy_form, policy_forms, trunk_shape, value_form
-from envs import ACTIONS_OF_MOVE, Move, ProcgenVecEnv
-from rlbilinear import add_bias_map, eigenmaps
+from rlbilinear import add_bias_map, agents, eigenmaps
+from rlbilinear.agents import Agent
+from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
+from rlbilinear.envs import ACTIONS_OF_MOVE, Move, ProcgenVecEnv
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 

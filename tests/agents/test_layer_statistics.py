@@ -2,11 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from agents.evaluate import start_levels
-from agents.layer_statistics import activation_statistics, held_out_frames, weight_statistics
-from envs import EVALUATION, ProcgenVecEnv
 from rlbilinear import BilinearTensor
+from rlbilinear.agents import Agent
+from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.layer_statistics import (
+    activation_statistics,
+    held_out_frames,
+    weight_statistics,
+)
+from rlbilinear.envs import EVALUATION, ProcgenVecEnv
 
 SMALL = {"channels": (4, 6), "features": 12}
 

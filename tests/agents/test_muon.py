@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.muon import Muon, orthogonalise
+from rlbilinear.agents.muon import Muon, orthogonalise
 
 
 def with_singular_values(rows, columns, values, seed=0):

@@ -10,12 +10,12 @@ import torch
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import agents
-from agents import Agent, BilinearPolicy, CheckpointError, ppo, training_state
-from agents.network import weights_of
-from agents.options import PRESETS, Hyperparameters, TrainOptions
-from agents.ppo import train
-from envs import TRAINING, ProcgenVecEnv
+from rlbilinear import agents
+from rlbilinear.agents import Agent, BilinearPolicy, CheckpointError, ppo, training_state
+from rlbilinear.agents.network import weights_of
+from rlbilinear.agents.options import PRESETS, Hyperparameters, TrainOptions
+from rlbilinear.agents.ppo import train
+from rlbilinear.envs import TRAINING, ProcgenVecEnv
 
 ROOT = Path(__file__).parents[2]
 

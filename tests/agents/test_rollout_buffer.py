@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents import DeviceRolloutBuffer
+from rlbilinear.agents import DeviceRolloutBuffer
 
 SPACES = {
     "image": spaces.Box(0, 255, (3, 6, 5), np.uint8),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents.scores import SCORE_RANGES, score_range, training_levels
-from envs import EVALUATION, TRAINING
-from envs.games import GAMES
+from rlbilinear.agents.scores import SCORE_RANGES, score_range, training_levels
+from rlbilinear.envs import EVALUATION, TRAINING
+from rlbilinear.envs.games import GAMES
 
 
 def test_every_game_has_a_range_in_both_modes():

@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-import agents
-from agents import recorder
-from agents.fast_ppo import FastPPO
-from agents.folder import HOLDER, is_free
-from agents.options import TrainOptions
-from agents.ppo import train
-from agents.signals import Stopped, stop_on_signals
-from agents.training_state import TENSORS
-from envs import ProcgenVecEnv
+from rlbilinear import agents
+from rlbilinear.agents import logging_callback as recorder
+from rlbilinear.agents.fast_ppo import FastPPO
+from rlbilinear.agents.folder import HOLDER, is_free
+from rlbilinear.agents.options import TrainOptions
+from rlbilinear.agents.ppo import train
+from rlbilinear.agents.signals import Stopped, stop_on_signals
+from rlbilinear.agents.training_state import TENSORS
+from rlbilinear.envs import ProcgenVecEnv
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train.py"

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from agents import Agent, load
-from agents.truncate import (
+from rlbilinear import BilinearLinear, eigenfilters
+from rlbilinear.agents import Agent, load
+from rlbilinear.agents.truncate import (
     MOVES,
     dense_forms,
     dense_inputs,
@@ -15,8 +16,7 @@ from agents.truncate import (
     truncate_convolution,
     truncate_dense,
 )
-from envs import Maze, observe
-from rlbilinear import BilinearLinear, eigenfilters
+from rlbilinear.envs import Maze, observe
 from rlbilinear.hosvd import hosvd
 from rlbilinear.tensor import BilinearTensor
 

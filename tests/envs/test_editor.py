@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.editor import TOOLS, Editing, picture
-from envs.maze import Cell, Maze
-from envs.render import cell_to_pixels, human_view
+from rlbilinear.envs.editor import TOOLS, Editing, picture
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.render import cell_to_pixels, human_view
 
 START = Maze.from_seed(3)
 CELLS = st.builds(Cell, st.integers(0, START.size - 1), st.integers(0, START.size - 1))

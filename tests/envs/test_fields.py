@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from envs.fields import mean_steps, mouse_cells, on_grid, vector_field
-from envs.maze import Cell, Maze
-from envs.moves import STEP_OF_MOVE, Move
-from envs.render import observe
-from envs.solver import expert_moves
+from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid, vector_field
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import STEP_OF_MOVE, Move
+from rlbilinear.envs.render import observe
+from rlbilinear.envs.solver import expert_moves
 
 
 def always(move):

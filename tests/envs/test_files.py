@@ -1,6 +1,6 @@
 import pytest
 
-from envs.files import replacing
+from rlbilinear.envs.files import replacing
 
 
 def test_writers_at_the_same_time_do_no_harm(tmp_path):

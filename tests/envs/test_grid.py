@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from envs.grid import Cell
-from envs.heist import Heist
-from envs.maze import Maze
-from envs.observation import placements
-from envs.overlays import dots, path
-from envs.pairs import cheese_moved_pair
-from envs.render import cell_centre, cell_to_pixels, human_view
-from envs.routes import key_route
-from envs.sampling import Region
-from envs.solver import decision_square, distances
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.observation import placements
+from rlbilinear.envs.overlays import dots, path
+from rlbilinear.envs.pairs import cheese_moved_pair
+from rlbilinear.envs.render import cell_centre, cell_to_pixels, human_view
+from rlbilinear.envs.routes import key_route
+from rlbilinear.envs.sampling import Region
+from rlbilinear.envs.solver import decision_square, distances
 
 
 def test_a_bare_pair_is_no_cell():

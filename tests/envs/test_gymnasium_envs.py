@@ -14,9 +14,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as stable_baselines_check_env
 from stable_baselines3.common.env_util import make_vec_env
 
-from envs import GAMES, Cell, Heist, Maze, ProcgenVecEnv
-from envs.simulator import import_procgen
-from envs.state import SPACE
+from rlbilinear.envs import GAMES, Cell, Heist, Maze, ProcgenVecEnv
+from rlbilinear.envs.simulator import import_procgen
+from rlbilinear.envs.state import SPACE
 
 import_procgen()  # which leaves a file open, a warning of its own
 

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.grid import Cell
-from envs.heist import Heist
-from envs.heist_things import Colour, Item
-from envs.maze import Maze
-from envs.routes import key_route
-from envs.simulator import Simulator
-from envs.solver import distances, shortest_path
-from envs.state import ENTITY, SPACE, WALL, parse
-from envs.validation import validate_state
-from envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.grid import Cell
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.heist_things import Colour, Item
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.routes import key_route
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import distances, shortest_path
+from rlbilinear.envs.state import ENTITY, SPACE, WALL, parse
+from rlbilinear.envs.state_checks import validate_state
+from rlbilinear.envs.vecenv import ProcgenVecEnv
 
 BLUE, GREEN, RED = Colour
 STAY = 4

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 
-from envs.games import NUM_LEVELS
-from envs.levels import EVALUATION, FITTING, TRAINING, Levels, check_disjoint, generate_maze
-from envs.maze import Maze
-from envs.simulator import Simulator
-from envs.solver import top_right
-from envs.state import CHEESE, parse
+from rlbilinear.envs.games import NUM_LEVELS
+from rlbilinear.envs.levels import (
+    EVALUATION,
+    FITTING,
+    TRAINING,
+    Levels,
+    check_disjoint,
+    generate_maze,
+)
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import top_right
+from rlbilinear.envs.state import CHEESE, parse
 
 
 @pytest.mark.parametrize("mode", ["easy", "hard", "memory"])

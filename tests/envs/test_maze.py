@@ -3,12 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs.maze import Cell, Maze
-from envs.moves import STEP_OF_MOVE, Move
-from envs.render import cell_to_pixels, observe, pixel_to_cell
-from envs.simulator import Simulator
-from envs.solver import expert_moves
-from envs.state import CHEESE, SPACE, WALL, parse
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import STEP_OF_MOVE, Move
+from rlbilinear.envs.render import cell_to_pixels, observe, pixel_to_cell
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import expert_moves
+from rlbilinear.envs.state import CHEESE, SPACE, WALL, parse
 
 MODES = ("easy", "hard", "memory")
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path as scipy_shortest_path
 
-from envs.maze import Cell, Maze
-from envs.measures import MEASURES, measure_table
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.measures import MEASURES, measure_table
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 PUBLISHED = {
     ("hard", 0): {

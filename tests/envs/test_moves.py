@@ -1,10 +1,10 @@
 import numpy as np
 
-from envs.games import NUM_ACTIONS
-from envs.maze import Cell, Maze
-from envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
-from envs.simulator import Simulator
-from envs.state import SPACE
+from rlbilinear.envs.games import NUM_ACTIONS
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import SPACE
 
 
 def test_every_action_moves_the_mouse_as_the_table_says():

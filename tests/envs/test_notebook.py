@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.editor import picture
-from envs.maze import Cell, Maze
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.editor import picture
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 ipywidgets = pytest.importorskip(
     "ipywidgets", reason="the maze editor for notebooks needs the extra `notebook`"
 )
 
-from envs.notebook import MazeEditor  # noqa: E402
+from rlbilinear.envs.notebook import MazeEditor  # noqa: E402
 
 START = Maze.from_seed(3)
 

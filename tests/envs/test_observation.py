@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs.grid import Cell, cells_of
-from envs.heist import Heist
-from envs.heist_things import Colour
-from envs.maze import Maze
-from envs.observation import observe, placements
-from envs.render import human_view
-from envs.simulator import Simulator
-from envs.state import WALL, parse
+from rlbilinear.envs.grid import Cell, cells_of
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.heist_things import Colour
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.observation import observe, placements
+from rlbilinear.envs.render import human_view
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import WALL, parse
 
 
 def one_by_one(game, levels):

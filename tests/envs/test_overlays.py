@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from envs.maze import Cell, Maze
-from envs.overlays import arrows, dots, heatmap, path
-from envs.render import Window, agent_view, cell_centre, cell_to_pixels, human_view, window
-from envs.solver import distances, shortest_path
-from envs.state import SPACE, WALL
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.overlays import arrows, dots, heatmap, path
+from rlbilinear.envs.render import (
+    Window,
+    agent_view,
+    cell_centre,
+    cell_to_pixels,
+    human_view,
+    window,
+)
+from rlbilinear.envs.solver import distances, shortest_path
+from rlbilinear.envs.state import SPACE, WALL
 
 VIEWS = {64: agent_view, 512: human_view}
 

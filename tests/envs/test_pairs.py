@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from envs.maze import Cell, Maze
-from envs.pairs import cheese_moved_pair, cheese_pair, top_right_pair
-from envs.render import observe
-from envs.solver import distances, shortest_path
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.pairs import cheese_moved_pair, cheese_pair, top_right_pair
+from rlbilinear.envs.render import observe
+from rlbilinear.envs.solver import distances, shortest_path
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 LEVELS = [Maze.from_seed(seed, mode) for seed in range(5) for mode in ("easy", "hard")]
 

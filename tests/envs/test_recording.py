@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
-from envs.maze import Cell, Maze
-from envs.recording import Recording, RecordStates
-from envs.state import SPACE
-from envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.recording import Recording, RecordStates
+from rlbilinear.envs.state import SPACE
+from rlbilinear.envs.vecenv import ProcgenVecEnv
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pytest
 
-from envs.games import GAMES
-from envs.heist import Heist
-from envs.maze import Cell, Maze
-from envs.render import (
+from rlbilinear.envs.games import GAMES
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.render import (
     agent_view,
     cell_centre,
     cell_to_pixels,
@@ -17,8 +17,8 @@ from envs.render import (
     top_row_first,
     window,
 )
-from envs.simulator import Simulator
-from envs.state import SPACE, parse
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import SPACE, parse
 
 
 @pytest.mark.parametrize("mode", ["easy", "hard", "memory"])

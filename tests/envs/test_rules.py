@@ -7,12 +7,12 @@ import struct
 import numpy as np
 import pytest
 
-from envs.contents import CONTENTS
-from envs.entity import ENTITY
-from envs.simulator import Simulator, template_state
-from envs.state import parse
-from envs.tails import FIELDS, read_fields
-from envs.validation import validate_state
+from rlbilinear.envs.contents import CONTENTS
+from rlbilinear.envs.entity import ENTITY
+from rlbilinear.envs.simulator import Simulator, template_state
+from rlbilinear.envs.state import parse
+from rlbilinear.envs.state_checks import validate_state
+from rlbilinear.envs.tails import FIELDS, read_fields
 
 simulators = {}
 

@@ -3,10 +3,10 @@ from itertools import chain
 
 import pytest
 
-from envs.levels import EVALUATION, FITTING, Levels, generate_maze, maze_dim_of
-from envs.maze import Cell, Maze
-from envs.sampling import Constraints, Region, sample_levels
-from envs.solver import decision_square, shortest_path
+from rlbilinear.envs.levels import EVALUATION, FITTING, Levels, generate_maze, maze_dim_of
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.sampling import Constraints, Region, sample_levels
+from rlbilinear.envs.solver import decision_square, shortest_path
 
 
 def in_top_right_5x5(maze):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from envs.maze import Cell, Maze
-from envs.moves import Move
-from envs.schedule import Schedule
-from envs.solver import expert_moves
-from envs.state import SPACE, parse
-from envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import Move
+from rlbilinear.envs.schedule import Schedule
+from rlbilinear.envs.solver import expert_moves
+from rlbilinear.envs.state import SPACE, parse
+from rlbilinear.envs.vecenv import ProcgenVecEnv
 
 ACTION = {Move.LEFT: 1, Move.DOWN: 3, Move.UP: 5, Move.RIGHT: 7, Move.STAY: 4}
 

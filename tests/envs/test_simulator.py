@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import simulator as module
-from envs.games import GAMES
-from envs.simulator import Simulator
-from envs.state import parse
+from rlbilinear.envs import simulator as module
+from rlbilinear.envs.games import GAMES
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.state import parse
 
 ROOT = Path(__file__).parents[2]
 

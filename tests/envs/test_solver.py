@@ -6,10 +6,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path as scipy_shortest_path
 
-from envs.maze import Cell, Maze
-from envs.moves import STEP_OF_MOVE, Move
-from envs.simulator import Simulator
-from envs.solver import (
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import STEP_OF_MOVE, Move
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import (
     decision_square,
     distances,
     expert_moves,
@@ -17,7 +17,7 @@ from envs.solver import (
     shortest_path,
     top_right,
 )
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 
 def from_text(*rows, allow_disconnected=False):

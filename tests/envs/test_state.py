@@ -3,9 +3,9 @@ import struct
 import numpy as np
 import pytest
 
-from envs.games import GAMES
-from envs.simulator import Simulator, template_state
-from envs.state import END_MARKER, ENTITY, Options, State, parse
+from rlbilinear.envs.games import GAMES
+from rlbilinear.envs.simulator import Simulator, template_state
+from rlbilinear.envs.state import END_MARKER, ENTITY, Options, State, parse
 
 PAIRS = [(game, mode) for game, modes in GAMES.items() for mode in modes]
 

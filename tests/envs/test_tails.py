@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.games import GAMES
-from envs.simulator import Simulator, template_state
-from envs.state import parse
-from envs.tails import (
+from rlbilinear.envs.games import GAMES
+from rlbilinear.envs.simulator import Simulator, template_state
+from rlbilinear.envs.state import parse
+from rlbilinear.envs.tails import (
     FIELDS,
     CoinrunTail,
     HeistTail,

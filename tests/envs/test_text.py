@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from envs.maze import Cell, Maze
-from envs.state import CHEESE, SPACE, WALL
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.state import CHEESE, SPACE, WALL
 
 
 @settings(max_examples=150, deadline=None)

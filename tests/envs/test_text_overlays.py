@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from envs.maze import Cell, Maze
-from envs.solver import shortest_path
-from envs.text_overlays import arrows_text, path_text
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.solver import shortest_path
+from rlbilinear.envs.text_overlays import arrows_text, path_text
 
 ROOM = """
 ########

@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from envs.heist import Heist
-from envs.maze import Cell, Maze
-from envs.state import SPACE
+from rlbilinear.envs.heist import Heist
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.state import SPACE
 
 READ = Maze.from_bytes(Maze.from_seed(3).to_bytes())
 VALUES = {

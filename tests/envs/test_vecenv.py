@@ -8,13 +8,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
-from envs.episodes import Episodes
-from envs.games import GAMES
-from envs.maze import Cell, Maze
-from envs.moves import Move
-from envs.solver import expert_moves
-from envs.state import SPACE
-from envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.episodes import Episodes
+from rlbilinear.envs.games import GAMES
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.moves import Move
+from rlbilinear.envs.solver import expert_moves
+from rlbilinear.envs.state import SPACE
+from rlbilinear.envs.vecenv import ProcgenVecEnv
 
 ACTION = {Move.LEFT: 1, Move.DOWN: 3, Move.UP: 5, Move.RIGHT: 7}
 

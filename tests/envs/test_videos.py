@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs import videos
-from envs.maze import Maze
-from envs.moves import ACTIONS_OF_MOVE, Move
-from envs.render import agent_view, human_view
-from envs.solver import expert_moves, shortest_path
-from envs.vecenv import ProcgenVecEnv
-from envs.videos import Film, film, gif_bytes, play, side_by_side, write_video
+from rlbilinear.envs import videos
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.moves import ACTIONS_OF_MOVE, Move
+from rlbilinear.envs.render import agent_view, human_view
+from rlbilinear.envs.solver import expert_moves, shortest_path
+from rlbilinear.envs.vecenv import ProcgenVecEnv
+from rlbilinear.envs.videos import Film, film, gif_bytes, play, side_by_side, write_video
 
 
 def stripes(frames=3, height=40, width=60):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from agents import Agent
-from probes.concepts import cheese_presence
-from probes.study import Sizes, prepare
+from rlbilinear.agents import Agent
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.study import Sizes, prepare
 
 SMALL = Sizes(
     levels=6,

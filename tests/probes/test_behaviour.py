@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from agents.evaluate import evaluate
-from envs import ACTIONS_OF_MOVE, Cell, Maze, Move, ProcgenVecEnv
-from probes.behaviour import (
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import steer
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.envs import ACTIONS_OF_MOVE, Cell, Maze, Move, ProcgenVecEnv
+from rlbilinear.probes.behaviour import (
     Field,
     compare,
     decision,
@@ -19,9 +20,8 @@ from probes.behaviour import (
     toward_cheese,
     vector_field,
 )
-from probes.edits import steer
-from probes.interventions import Add, Intervention
-from probes.moves import move_probabilities
+from rlbilinear.probes.interventions import Add, Intervention
+from rlbilinear.probes.moves import move_probabilities
 
 LEFT, DOWN, UP, RIGHT, STAY = Move
 START, FORK, CHEESE, CORNER = Cell(1, 1), Cell(1, 3), Cell(1, 5), Cell(3, 4)

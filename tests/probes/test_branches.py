@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from agents import load
-from agents.polynomial_twin import regrouped
-from probes.branches import branch_filters, branch_name, feed, feeds, steps
-from probes.concepts import cheese_presence
-from probes.study import Sizes, prepare, unit
-from probes.trace import bilinear_writers, explained_table, filter_edits, scale_filters
-from probes.twin import quadratic_twin, twin_of
-from probes.writers import writer_maps
 from rlbilinear import BilinearConv2d
+from rlbilinear.agents import load
+from rlbilinear.agents.surrogate import regrouped
+from rlbilinear.probes.branches import branch_filters, branch_name, feed, feeds, steps
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.study import Sizes, prepare, unit
+from rlbilinear.probes.surrogate import quadratic_twin, twin_of
+from rlbilinear.probes.trace import bilinear_writers, explained_table, filter_edits, scale_filters
+from rlbilinear.probes.writers import writer_maps
 
 INSIDE = (..., slice(1, -1), slice(1, -1))
 """where the second convolution is not padded"""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from envs.maze import Cell, Maze
-from probes.concepts import CONCEPTS, concept, overlap, to_cells
+from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.probes.concepts import CONCEPTS, concept, overlap, to_cells
 
 
 @pytest.fixture(scope="module")

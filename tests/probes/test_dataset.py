@@ -5,14 +5,14 @@ import time
 import numpy as np
 import pytest
 
-from agents import Agent
-from envs.maze import Maze
-from envs.render import observe
-from envs.simulator import Simulator
-from envs.solver import shortest_path
-from envs.state import CHEESE, SPACE
-from probes.concepts import CONCEPTS, concept
-from probes.dataset import NO_MOVE, collect, counterfactual_pairs, label
+from rlbilinear.agents import Agent
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.render import observe
+from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.solver import shortest_path
+from rlbilinear.envs.state import CHEESE, SPACE
+from rlbilinear.probes.concepts import CONCEPTS, concept
+from rlbilinear.probes.dataset import NO_MOVE, collect, counterfactual_pairs, label
 
 LEVELS = [3, 5, 8, 13, 21]
 LAYERS = ["block2", "dense"]

@@ -13,15 +13,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import load
-from agents.heads import policy_form
-from envs import ACTIONS_OF_MOVE, FITTING, Maze, Move, observe
-from probes.dataset import counterfactual_pairs
-from probes.decomposition import Decomposition, check_output, decompose
-from probes.depth import with_depth
-from probes.directions import find_direction
-from probes.truncation import with_sweep
 from rlbilinear import channel_spatial_svd
+from rlbilinear.agents import load
+from rlbilinear.agents.heads import policy_form
+from rlbilinear.envs import ACTIONS_OF_MOVE, FITTING, Maze, Move, observe
+from rlbilinear.probes.chains import with_depth
+from rlbilinear.probes.dataset import counterfactual_pairs
+from rlbilinear.probes.decomposition import Decomposition, check_output, decompose
+from rlbilinear.probes.directions import find_direction
+from rlbilinear.probes.truncation import with_sweep
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "decompose.py"
 
@@ -128,7 +128,7 @@ def test_a_whole_convolution_is_truncated(agent, monkeypatch):
         ends = {f"{m}{e}": 0.5 for m in ("success", "solved") for e in ("", "_low", "_high")}
         return pd.DataFrame({"k": [*ks], **ends})
 
-    monkeypatch.setattr("probes.truncation.sweep", played)
+    monkeypatch.setattr("rlbilinear.probes.truncation.sweep", played)
     with_sweep(found, agent, [1, 64], whole=True, progress=False)
     images = observe([Maze.from_seed(3)])
     logits = agent.logits(images)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.dataset import NO_MOVE
-from probes.edits import remove_direction
-from probes.effects import (
+from rlbilinear.agents.edits.directions import remove_direction
+from rlbilinear.probes.dataset import NO_MOVE
+from rlbilinear.probes.effects import (
     FACTORS,
     against_control,
     control_edits,
@@ -18,8 +18,8 @@ from probes.effects import (
     move_effects,
     ways_to_edit,
 )
-from probes.moves import move_probabilities
-from probes.study import CONTROLS
+from rlbilinear.probes.moves import move_probabilities
+from rlbilinear.probes.study import CONTROLS
 
 
 def test_effects_on_moves_by_hand():

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from probes import figures
-from probes.figures import CONTROL
+from rlbilinear.probes import figures
+from rlbilinear.probes.figures import CONTROL
 
 INTERCHANGE = pd.DataFrame(
     [

@@ -3,12 +3,16 @@ import pandas as pd
 import pytest
 import torch
 
-from agents import Agent
-from probes.dataset import counterfactual_pairs
-from probes.interchange import activation_differences, interchange_summary, interchange_table
-from probes.interventions import Interchange, Intervention, run
-from probes.moves import kl_divergence, move_distribution, move_probabilities
-from probes.subspaces import Subspace, candidates, random_subspace
+from rlbilinear.agents import Agent
+from rlbilinear.probes.dataset import counterfactual_pairs
+from rlbilinear.probes.interchange import (
+    activation_differences,
+    interchange_summary,
+    interchange_table,
+)
+from rlbilinear.probes.interventions import Interchange, Intervention, run
+from rlbilinear.probes.moves import kl_divergence, move_distribution, move_probabilities
+from rlbilinear.probes.subspaces import Subspace, candidates, random_subspace
 
 LEVELS = range(100, 106)
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from probes.edits import steer
-from probes.interventions import (
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import steer
+from rlbilinear.probes.interventions import (
     Add,
     Interchange,
     Intervention,
@@ -15,7 +15,7 @@ from probes.interventions import (
     logits_after,
     run,
 )
-from probes.subspaces import component, random_subspace
+from rlbilinear.probes.subspaces import component, random_subspace
 
 CHANNELS = 6
 

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 
-from envs import Cell, Maze
-from envs.render import observe
-from probes.maps import cell_heatmap, filter_maps, maze_axes, vector_fields
+from rlbilinear.envs import Cell, Maze
+from rlbilinear.envs.render import observe
+from rlbilinear.probes.maps import cell_heatmap, filter_maps, maze_axes, vector_fields
 
 
 @pytest.fixture(scope="module")

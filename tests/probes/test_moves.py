@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.moves import kl_divergence, move_distribution, total_variation
+from rlbilinear.probes.moves import kl_divergence, move_distribution, total_variation
 
 
 def test_actions_with_one_effect_count_as_one_move():

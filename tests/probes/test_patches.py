@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-import agents
-from agents import Agent
-from agents.evaluate import evaluate
-from agents.heads import policy_form, trunk_shape
-from probes.patches import Frames, play, top_activations, windows_through
-from rlbilinear import as_convolution, eigenfilters
+from rlbilinear import agents, as_convolution, eigenfilters
+from rlbilinear.agents import Agent
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.heads import policy_form, trunk_shape
+from rlbilinear.probes.patches import Frames, play, top_activations, windows_through
 from rlbilinear.receptive import Rectangle
 
 BLOCK, BEFORE = "block2.bilinear", "block1"

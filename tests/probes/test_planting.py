@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from envs import Maze, expert_moves, observe
-from probes.edits import steer
-from probes.moves import move_probabilities
-from probes.planting import GAINS, along, plantings, steering_table
-from probes.retarget import cheese_maps
-from probes.study import CONTROLS, unit
-from probes.subspaces import component
+from rlbilinear.agents.edits.directions import steer
+from rlbilinear.envs import Maze, expert_moves, observe
+from rlbilinear.probes.moves import move_probabilities
+from rlbilinear.probes.planting import GAINS, along, plantings, steering_table
+from rlbilinear.probes.retarget import cheese_maps
+from rlbilinear.probes.study import CONTROLS, unit
+from rlbilinear.probes.subspaces import component
 
 
 @pytest.fixture(scope="module")

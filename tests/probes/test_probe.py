@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 
-from probes.probe import LinearProbe
+from rlbilinear.probes.probe import LinearProbe
 
 
 def planted(n=80, channels=5, size=6, strength=6.0, seed=0):

@@ -7,11 +7,24 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, r2_score
 
-from agents import Agent
-from probes.concepts import cheese_position, cheese_presence, mouse_presence, overlap, to_cells
-from probes.dataset import collect
-from probes.probe import LinearProbe
-from probes.reading import ALPHAS, compare, fit_probe, patches, permute_by_level, probe_report
+from rlbilinear.agents import Agent
+from rlbilinear.probes.concepts import (
+    cheese_position,
+    cheese_presence,
+    mouse_presence,
+    overlap,
+    to_cells,
+)
+from rlbilinear.probes.dataset import collect
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import (
+    ALPHAS,
+    compare,
+    fit_probe,
+    patches,
+    permute_by_level,
+    probe_report,
+)
 
 LAYER = "block2"
 

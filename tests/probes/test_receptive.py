@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from agents import Agent
-from probes.receptive import Grid, grid_before
 from rlbilinear import BilinearConv2d
+from rlbilinear.agents import Agent
+from rlbilinear.probes.receptive import Grid, grid_before
 from rlbilinear.receptive import Window, window
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from agents import Agent, load
-from probes.report import (
+from rlbilinear.agents import Agent, load
+from rlbilinear.probes.report import (
     COLUMNS,
     Drawing,
     Section,

@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from envs import ACTIONS_OF_MOVE, Maze, Move, distances, observe, shortest_path, top_right
-from probes.behaviour import field, follow
-from probes.edits import steer
-from probes.retarget import cheese_maps, move_cheese, retarget
-from probes.subspaces import component, random_subspace
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import steer
+from rlbilinear.envs import (
+    ACTIONS_OF_MOVE,
+    Maze,
+    Move,
+    distances,
+    observe,
+    shortest_path,
+    top_right,
+)
+from rlbilinear.probes.behaviour import field, follow
+from rlbilinear.probes.retarget import cheese_maps, move_cheese, retarget
+from rlbilinear.probes.subspaces import component, random_subspace
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from envs import EVALUATION, FITTING, TRAINING
-from probes.concepts import cheese_position, cheese_presence, mouse_presence
-from probes.probe import LinearProbe
-from probes.reading import fit_probe
-from probes.study import CONTROLS, DIRECTIONS, LEAST, Sizes, map_layers, prepare, unit
+from rlbilinear.agents import Agent
+from rlbilinear.envs import EVALUATION, FITTING, TRAINING
+from rlbilinear.probes.concepts import cheese_position, cheese_presence, mouse_presence
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import fit_probe
+from rlbilinear.probes.study import CONTROLS, DIRECTIONS, LEAST, Sizes, map_layers, prepare, unit
 
 
 def test_levels_for_fitting_and_evaluation_are_disjoint(study):

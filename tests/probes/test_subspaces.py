@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from probes.subspaces import candidates, component, difference_subspace, random_subspace, span
+from rlbilinear.edits.functional import span
+from rlbilinear.probes.subspaces import (
+    candidates,
+    component,
+    difference_subspace,
+    random_subspace,
+)
 
 
 def projector(basis):

@@ -7,10 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from probes.concepts import to_cells
-from probes.edits import remove_direction, steer
-from probes.study import CONTROLS, unit
-from probes.trace import (
+from rlbilinear import BilinearConv2d, Eigenfilters
+from rlbilinear.agents.edits.directions import remove_direction, steer
+from rlbilinear.probes.concepts import to_cells
+from rlbilinear.probes.study import CONTROLS, unit
+from rlbilinear.probes.trace import (
     TOP,
     Writer,
     bilinear_writers,
@@ -21,8 +22,7 @@ from probes.trace import (
     reader_table,
     scale_filters,
 )
-from probes.writers import writer_maps
-from rlbilinear import BilinearConv2d, Eigenfilters
+from rlbilinear.probes.writers import writer_maps
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """The protocol from end to end, by the library and by the script, on a small untrained agent."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-import agents
-from envs import Maze
-from probes.report import VERDICTS
-from probes.statistics import holm
-from probes.steps.part import Claim
-from probes.study import Sizes
-from probes.validation import judge, repeated_mazes, validate
+from rlbilinear import agents
+from rlbilinear.envs import Maze
+from rlbilinear.probes.report import VERDICTS
+from rlbilinear.probes.steps.result import Claim
+from rlbilinear.probes.study import Sizes
+from rlbilinear.probes.validation import judge, repeated_mazes, validate
+from rlbilinear.statistics import holm
 
 SIZES = {
     "levels": 5,
@@ -30,7 +29,6 @@ SIZES = {
     "steered_mazes": 2,
     "played_levels": 2,
 }
-SCRIPT = Path(__file__).parents[2] / "scripts" / "validate_probe.py"
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +45,7 @@ def folder(report, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("validate_probe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("rlbilinear.commands.validate_probe")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from agents.evaluate import evaluate
-from envs import ACTIONS_OF_MOVE, Maze, expert_moves, shortest_path
-from envs.render import human_view, observe
-from probes.videos import side_by_side
+from rlbilinear.agents import Agent
+from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.envs import ACTIONS_OF_MOVE, Maze, expert_moves, shortest_path
+from rlbilinear.envs.render import human_view, observe
+from rlbilinear.probes.videos import side_by_side
 
 
 class Scripted(NamedTuple):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Agent
-from probes.edits import remove_direction, steer
-from probes.writers import writer_maps, writer_shares
+from rlbilinear.agents import Agent
+from rlbilinear.agents.edits.directions import remove_direction, steer
+from rlbilinear.probes.writers import writer_maps, writer_shares
 
 CHANNELS = 6
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from rlbilinear import BilinearConv2d, BilinearLinear, PositionBias, as_convolution, eigenfilters
 from rlbilinear.chains import LARGEST, _size, as_convolutional, chain, explain_chain, r_squared
-from rlbilinear.depth import BilinearStack, Stage
+from rlbilinear.stack import BilinearStack, Stage
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
 

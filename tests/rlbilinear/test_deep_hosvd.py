@@ -7,8 +7,8 @@ from torch import nn
 from rlbilinear import BilinearConv2d, BilinearLinear
 from rlbilinear.chains import r_squared
 from rlbilinear.deep_hosvd import deep_hosvd
-from rlbilinear.depth import BilinearStack, Stage
 from rlbilinear.hosvd import hosvd
+from rlbilinear.stack import BilinearStack, Stage
 from rlbilinear.tensor import BilinearTensor
 
 CLOSE = {"atol": 1e-7, "rtol": 1e-7}

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from probes.concepts import cheese_presence
-from probes.interventions import Interchange, Intervention, run
-from probes.moves import move_distribution
-from probes.probe import LinearProbe
-from probes.reading import fit_probe, probe_report
-from probes.steps.finding import locate, read_concept, trace
-from probes.study import LEAST, Sizes, prepare
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.interventions import Interchange, Intervention, run
+from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import fit_probe, probe_report
+from rlbilinear.probes.steps.finding import locate, read_concept, trace
+from rlbilinear.probes.study import LEAST, Sizes, prepare
 
 TINY = Sizes(**LEAST)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from probes.steps.part import Claim
+from rlbilinear.probes.steps.result import Claim
 
 
 def verdict(effect, low, high, control=0.0, p=0.001, **kwargs):

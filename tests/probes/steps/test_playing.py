@@ -1,9 +1,9 @@
 import pytest
 
-from envs import EVALUATION, Maze, decision_square
-from probes.behaviour import decision, field
-from probes.effects import edit_direction
-from probes.steps.playing import decisions
+from rlbilinear.envs import EVALUATION, Maze, decision_square
+from rlbilinear.probes.behaviour import decision, field
+from rlbilinear.probes.effects import edit_direction
+from rlbilinear.probes.steps.playing import decisions
 
 
 def test_decisions_are_those_of_the_whole_field(study):

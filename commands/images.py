@@ -1,0 +1,260 @@
+"""Train bilinear classifiers of real images, and read them from their weights.
+
+    python scripts/images.py --out runs/images
+
+Writes figures (PNG), tables (CSV), and options, versions and scores (JSON): spectra, digit-shaped
+eigenvectors, truncation against accuracy, decompositions, similarity across seeds and sizes,
+overfitting with and without input noise, adversarial masks against noise of equal norm, a deeper
+network, and boolean gates with their known interaction matrices. About a minute on one core; the
+larger sets want fewer networks: --data mnist --epochs 10 --batch 1024 --seeds 2 --widths 32
+"""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from rlbilinear.agents.folder import check_free, new_folder, provenance, write_json
+from rlbilinear.classifiers import BilinearClassifier, Training, accuracy
+from rlbilinear.cp import fit_cp
+from rlbilinear.hosvd import hosvd
+from rlbilinear.studies.images import figures as draw
+from rlbilinear.studies.images import study, toys
+from rlbilinear.studies.images.data import DataName, Images, load
+from rlbilinear.studies.images.study import Recipe, Trained
+
+MARKER = "images.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train bilinear classifiers of real images, and read them from their weights."""
+
+    out: Path
+    """folder for figures and tables"""
+    data: DataName = "digits"
+    """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
+    seeds: int = 5
+    """networks of each kind; intervals are over them"""
+    width: int = 64
+    """of the embedding and the bilinear layer"""
+    widths: tuple[int, ...] = (16, 32, 128)
+    """other widths, for similarity across sizes"""
+    epochs: int = 60
+    """passes over the images"""
+    batch: int = 128
+    """images in a step"""
+    learning_rate: float = 3e-3
+    """of AdamW"""
+    weight_decay: float = 0.0
+    """of AdamW; too much of it collapses small networks to zero"""
+    noise: float = 0.2
+    """standard deviation of the input noise in training; pixels are in [0, 1]"""
+    noises: tuple[float, ...] = (0.0, 0.4)
+    """other noises, for overfitting"""
+    limit: int | None = None
+    """train on so many images only"""
+    quick: bool = False
+    """two seeds, few epochs and sizes: to see that everything runs"""
+    overwrite: bool = False
+    """replace results that are in the folder"""
+    progress: bool = True
+    """show bars"""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The classifiers trained, by what they are for."""
+
+    base: list[Trained]
+    """of the main width and noise, one for each seed"""
+    sizes: list[Trained]
+    """of the other widths"""
+    noises: list[Trained]
+    """of the other noises"""
+    untrained: list[Trained]
+    """the base's, before training"""
+    deep: BilinearClassifier
+    """of two bilinear layers"""
+
+
+def main() -> None:
+    """Train, measure, draw, and write."""
+    try:
+        options = tyro.cli(Options, description=__doc__)
+        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
+        options = quick(options) if options.quick else options
+        images = load(options.data, limit=options.limit)
+        with new_folder(options.out, overwrite=options.overwrite, marker=MARKER) as folder:
+            summary = run(options, images, folder)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was written")
+    for name, value in summary.items():
+        print(f"{name:70s} {value}")
+    print(f"\nFigures and tables: {options.out}")
+
+
+def quick(options: Options) -> Options:
+    """Return options that run everything in a few seconds."""
+    return replace(options, seeds=2, epochs=12, width=24, widths=(12,), noises=(0.0,))
+
+
+def run(options: Options, images: Images, folder: Path) -> dict[str, str]:
+    """Do everything, and return what is worth a line."""
+    networks = train(options, images)
+    tables, pictures = measure(options, images, networks)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    for name, picture in pictures.items():
+        picture.savefig(folder / f"{name}.png", dpi=130)
+    summary = summarise(tables)
+    made = {**asdict(options), "out": options.out.name}
+    write_json(
+        folder / MARKER,
+        {"options": made, "summary": summary, "images": len(images.train), **provenance()},
+    )
+    return summary
+
+
+def train(options: Options, images: Images) -> Networks:
+    """Train every network that is asked for."""
+    training = Training(options.epochs, options.batch, options.learning_rate, options.weight_decay)
+    seeds = range(options.seeds)
+    base = [Recipe(options.width, options.noise, seed) for seed in seeds]
+    widths = {*options.widths} - {options.width}
+    sizes = [r._replace(width=width) for width in sorted(widths) for r in base]
+    other_noises = {*options.noises} - {options.noise}
+    noises = [r._replace(noise=noise) for noise in sorted(other_noises) for r in base]
+    bar = tqdm([*base, *sizes, *noises], desc="training", disable=not options.progress)
+    trained = [study.train(images, recipe, training) for recipe in bar]
+    first, second = len(base), len(base) + len(sizes)
+    return Networks(
+        trained[:first],
+        trained[first:second],
+        trained[second:],
+        [study.untrained(images, recipe) for recipe in base],
+        study.train_deep(images, base[0], training),
+    )
+
+
+def measure(
+    options: Options, images: Images, networks: Networks
+) -> tuple[dict[str, pd.DataFrame], dict[str, Figure]]:
+    """Make all tables and figures."""
+    tables: dict[str, pd.DataFrame] = {}
+    pictures: dict[str, Figure] = {}
+    steps = [spectra, truncations, similarities, overfits, attacked, deep, gates]
+    for step in tqdm(steps, desc="measuring", disable=not options.progress):
+        for name, (table, picture) in step(options, images, networks):
+            if table is not None:
+                tables[name] = table
+            if picture is not None:
+                pictures[name] = picture
+    return tables, pictures
+
+
+Result = Iterator[tuple[str, tuple[pd.DataFrame | None, Figure | None]]]
+
+
+def spectra(options: Options, images: Images, networks: Networks) -> Result:
+    """Score all networks; draw spectra, eigenvectors as images, completeness."""
+    first = networks.base[0]
+    scores = study.scores(images, [*networks.base, *networks.sizes, *networks.noises])
+    yield "scores", (scores, None)
+    yield "spectra", (None, draw.spectra(first))
+    yield "eigenvectors", (None, draw.eigenvectors(images, first))
+    complete = study.completeness(networks.base, 8 if options.quick else 25)
+    yield "completeness", (complete, draw.completeness(complete))
+
+
+def truncations(options: Options, images: Images, networks: Networks) -> Result:
+    """Truncate classes, and decompose the whole tensor."""
+    first = networks.base[0]
+    cut = study.truncation(images, networks.base)
+    full = study.scores(images, networks.base)
+    yield "truncation", (cut, draw.truncation(cut, full))
+    ranks = (8,) if options.quick else (1, 2, 4, 8, 16, 32, 64)
+    table = study.decompositions(images, first, ranks, 10 if options.quick else 150)
+    yield "decompositions", (table, draw.decompositions(table, full.test.iloc[0]))
+    yield "hosvd", (None, draw.components(images, hosvd(first.tensor)))
+    cp = fit_cp(first.tensor, 8 if options.quick else 32, steps=10 if options.quick else 150)
+    yield "cp", (None, draw.products(images, cp))
+
+
+def similarities(options: Options, images: Images, networks: Networks) -> Result:
+    """Compare eigenvectors and forms across seeds and sizes, untrained networks beside."""
+    top = 5 if options.quick else 10
+    trained = itertools.combinations([*networks.base, *networks.sizes], 2)
+    untrained = itertools.combinations(networks.untrained, 2)
+    table = pd.concat(
+        [study.similarity(trained, top, "trained"), study.similarity(untrained, top, "untrained")]
+    )
+    yield "similarity", (table, draw.similarity(table))
+
+
+def overfits(options: Options, images: Images, networks: Networks) -> Result:
+    """Compare networks with more and less noise."""
+    both = sorted([*networks.base, *networks.noises], key=lambda t: t.recipe.noise)
+    table = study.scores(images, both)
+    firsts = [t for t in both if t.recipe.seed == 0]
+    yield "overfitting", (table, draw.overfitting(images, firsts, table))
+
+
+def attacked(options: Options, images: Images, networks: Networks) -> Result:
+    """Add masks read off the weights, and noise of equal norm."""
+    sizes = (0.0, 0.5, 1.0) if options.quick else tuple(i / 10 for i in range(11))
+    victims = [*networks.base, *networks.noises]
+    table = study.attacks(images, victims, sizes, 1 if options.quick else 3)
+    found = study.masks_of(networks.base[0])
+    masks = [found.of(c) for c in sorted(set(found.classes.tolist()))]
+    yield "adversarial", (table, draw.adversarial(images, masks, table))
+
+
+def deep(options: Options, images: Images, networks: Networks) -> Result:
+    """Predict a deep network from a part of its weights."""
+    ranks = (1, 4) if options.quick else (1, 2, 4, 8, 16, 32, 64)
+    table = study.depth(images, networks.deep, [k for k in ranks if k <= options.width])
+    right = accuracy(networks.deep, images.test, images.test_labels)
+    yield "depth", (table, draw.depth(table, right))
+
+
+def gates(options: Options, images: Images, networks: Networks) -> Result:
+    """Learn boolean gates, whose interaction matrices are known."""
+    decays, seeds, epochs = ((0.0,), 1, 600) if options.quick else ((0.0, 0.5, 5.0), 3, 1000)
+    table, matrices = toys.compare_gates(decays, seeds, epochs)
+    yield "gates", (table, draw.gates(matrices))
+
+
+def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """Return the numbers worth a line, with intervals over networks."""
+    cut, attack, full = tables["truncation"], tables["adversarial"], tables["scores"]
+    base = full[(full.width == full.width.iloc[0]) & (full.noise == full.noise.iloc[0])]
+    lines = {"test accuracy": _line(base.test), "numerical rank": f"{base['rank'].median():.0f}"}
+    for k in (1, 2, 5, 10):
+        of = cut[(cut.kept == "largest") & (cut.k == k)].accuracy
+        if len(of):
+            lines[f"accuracy with {k} eigenvectors a class"] = _line(of)
+    for noise, of in attack[attack["size"] == 0.5].groupby("trained_noise"):
+        whole, dark = (of[of["where"] == where].groupby("seed") for where in ("whole", "dark"))
+        name = f"trained with noise {noise:g}: accuracy"
+        lines[f"{name} under masks of half an image's norm"] = _line(whole.masked.mean())
+        lines[f"{name} under such masks in the dark"] = _line(dark.masked.mean())
+        lines[f"{name} under such noise"] = _line(whole.noise.mean())
+    for noise, group in tables["overfitting"].groupby("noise"):
+        lines[f"dark energy, trained with noise {noise:g}"] = _line(group.energy_where_dark)
+    for decay, group in tables["gates"].groupby("weight_decay"):
+        lines[f"gates, error with weight decay {decay:g}"] = f"{group.largest_error.max():.2g}"
+    return lines
+
+
+def _line(values: pd.Series) -> str:
+    mean, low, high = study.interval(values)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"

@@ -3,7 +3,7 @@
 if __name__ != "rlbilinear.agents":
     raise ImportError("import this package as `rlbilinear.agents`, not as `agents`")
 
-from rlbilinear import envs  # noqa: F401  (first: it keeps the notice off that stable_baselines3's gym prints)
+import rlbilinear.envs  # noqa: F401  (first: it keeps gym's notice off, which SB3 prints)
 from rlbilinear.agents.architectures import (
     ARCHITECTURES,
     Bimpala,

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from rlbilinear.agents.checkpoint import Agent
-from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
@@ -45,7 +45,7 @@ def film(
 ) -> videos.Frames:
     """Play one episode on each level, and return them in rows, with what the agent thinks.
 
-    The random choices are those of `agents.evaluate.evaluate`: these are the very episodes that
+    The random choices are those of `agents.evaluation.evaluate`: these are the very episodes that
     it scores. An episode that is over stays on its last picture, the one before its last step.
     Memory is about 1.2 MB a step for four episodes, a GIF of it 0.4 to 23 kB.
 

@@ -13,16 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import (
-    BilinearLinear,
-    FormFamily,
-    PositionBias,
-    QuadraticForm,
-    group_directions,
-    head_forms,
-)
+from rlbilinear import BilinearLinear, QuadraticForm
 from rlbilinear.agents.checkpoint import Agent
 from rlbilinear.agents.network import HEADS
+from rlbilinear.composition import group_directions, head_forms
+from rlbilinear.edits.functional import PositionBias
+from rlbilinear.family import FormFamily
 
 
 def policy_forms(agent: Agent, directions: Float[Tensor, "n actions"] | None = None) -> FormFamily:

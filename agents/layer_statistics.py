@@ -15,20 +15,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    BilinearTensor,
-    GatedLinear,
-    hosvd,
-    participation_ratio,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, BilinearTensor, GatedLinear
 from rlbilinear.agents.blocks import ReluBlock
 from rlbilinear.agents.checkpoint import Agent
-from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.agents.gradients import layers_of
 from rlbilinear.agents.network import BODY
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv
+from rlbilinear.hosvd import hosvd
+from rlbilinear.sparsity import participation_ratio
 from rlbilinear.spectrum import as_double
 
 FRAMES, PLAYED, EVERY = 64, 16, 10

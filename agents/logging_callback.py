@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from rlbilinear.agents import events, filming
 from rlbilinear.agents.checkpoint import Agent
-from rlbilinear.agents.evaluate import evaluate, summary
+from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.gradients import GradientNorms, copies, layers_of, relative_changes
 from rlbilinear.agents.layer_statistics import (
     activation_statistics,

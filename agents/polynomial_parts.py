@@ -17,11 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import BilinearConv2d, PositionBias, group_directions
+from rlbilinear import BilinearConv2d
 from rlbilinear.agents.architectures import BilinearBlock, ReluBlock
 from rlbilinear.agents.checkpoint import Agent, Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.chains import as_convolutional, explain_chain, r_squared
+from rlbilinear.composition import group_directions
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ACTIONS_OF_MOVE
 from rlbilinear.hosvd import HigherOrderSVD, hosvd
 from rlbilinear.stack import BilinearStack, Stage

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlbilinear.agents.checkpoint import WEIGHTS, load
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.folder import sha256
 from rlbilinear.envs import EVALUATION, TRAINING, Levels
 from rlbilinear.envs.games import check_game
@@ -106,7 +106,7 @@ def final_scores(
         progress: show a bar.
 
     Returns:
-        The columns of `agents.evaluate.evaluate`, after ``levels`` (training or held_out),
+        The columns of `agents.evaluation.evaluate`, after ``levels`` (training or held_out),
         ``mode`` and ``weights`` (the start of their SHA-256).
 
     Raises:

@@ -12,20 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    FormFamily,
-    compress,
-    group_directions,
-    keep_eigenfilters,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, compress, keep_eigenfilters
 from rlbilinear.agents.checkpoint import Agent, Observations
-from rlbilinear.agents.evaluate import evaluate, summary
+from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.heads import policy_forms
 from rlbilinear.agents.network import HEADS
+from rlbilinear.composition import group_directions
 from rlbilinear.edits.functional.parts import bias_or_zeros, matrix_of
 from rlbilinear.envs import ACTIONS_OF_MOVE
+from rlbilinear.family import FormFamily
 from rlbilinear.hosvd import hosvd
 from rlbilinear.tensor import BilinearTensor
 
@@ -215,7 +210,7 @@ def sweep(
         and ``agreement`` (how often the likeliest effect is the same).
 
     Raises:
-        ValueError: as `truncate` and `rlbilinear.agents.evaluate.evaluate`.
+        ValueError: as `truncate` and `rlbilinear.agents.evaluation.evaluate`.
     """
     agents: dict[int | str, Agent] = {k: truncate(k) for k in sorted(set(ks))}
     groups = [tuple(group) for group in groups]

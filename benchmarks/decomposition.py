@@ -17,12 +17,12 @@ from rlbilinear import (
     BilinearTensor,
     compress,
     eigenfilters,
-    head_forms,
-    hosvd,
-    image_form,
     scale_eigenfilters,
 )
 from rlbilinear.benchmarks.measure import Comparison, Cost, measure, peak_memory
+from rlbilinear.composition import head_forms
+from rlbilinear.hosvd import hosvd
+from rlbilinear.implicit import image_form
 from rlbilinear.quadratic import Method
 
 ACTIONS = 15

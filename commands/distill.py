@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from rlbilinear.agents.distill import DistillOptions, distill
+from rlbilinear.agents.distillation import DistillOptions, distill
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 import tyro
 
 from rlbilinear.agents import load
-from rlbilinear.agents.evaluate import BASELINES, evaluate, summary
+from rlbilinear.agents.evaluation import BASELINES, evaluate, summary
 from rlbilinear.envs import EVALUATION
 
 

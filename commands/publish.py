@@ -21,7 +21,7 @@ import tyro
 
 from rlbilinear.agents import Agent, load
 from rlbilinear.agents.checkpoint import CONFIG
-from rlbilinear.agents.evaluate import BASELINES, evaluate, summary
+from rlbilinear.agents.evaluation import BASELINES, evaluate, summary
 from rlbilinear.agents.folder import check_free
 from rlbilinear.agents.scores import training_levels
 from rlbilinear.envs import EVALUATION

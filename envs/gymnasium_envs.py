@@ -1,6 +1,7 @@
 """ProcGen for gymnasium: `gymnasium.make` and `gymnasium.make_vec` of "rlbilinear/procgen-maze-v0".
 
-Importing `envs` registers all games; "envs:rlbilinear/procgen-maze-v0" imports it as well.
+Importing `rlbilinear.envs` registers all games; the id
+"rlbilinear.envs:rlbilinear/procgen-maze-v0" imports it as well.
 Observations are uint8 (64, 64, 3), channels last, as gymnasium's own wrappers expect them. For
 Stable-Baselines3 there is `ProcgenVecEnv`, which is faster than its wrapper around `make`.
 """

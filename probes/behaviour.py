@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import (
     STEP_OF_MOVE,
     Cell,
@@ -254,7 +254,7 @@ def paired_rollouts(
     """Let agents play the same levels with the same sampling noise.
 
     Returns:
-        The rows of `agents.evaluate.evaluate`, one for each level and agent, with a column
+        The rows of `agents.evaluation.evaluate`, one for each level and agent, with a column
         ``agent`` first: ``level``, ``return``, ``steps``, ``success``, ``shortest``, ``solved``.
 
     Raises:

@@ -11,18 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import (
-    BilinearConv2d,
-    Eigenfilters,
-    GatedLinear,
-    approximate,
-    eigenfilters,
-    write_eigenfilters,
-)
+from rlbilinear import BilinearConv2d, Eigenfilters, GatedLinear, approximate, eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.agents.network import HEADS
 from rlbilinear.agents.residual import Residual, Sum
+from rlbilinear.edits.functional import write_eigenfilters
 
 
 def branch_name(block: nn.Module) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear import Eigenfilters, effective_rank, participation_ratio
+from rlbilinear import Eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import bilinear_part
 from rlbilinear.agents.folder import check_free, new_folder, write_json
@@ -20,6 +20,7 @@ from rlbilinear.probes.directions import find_direction
 from rlbilinear.probes.patches import TopActivations, play, top_activations
 from rlbilinear.probes.report import Drawing, markdown_table
 from rlbilinear.probes.views import View, figures, maps_before
+from rlbilinear.sparsity import effective_rank, participation_ratio
 
 REPORT = "report.md"
 EXCITING = 3

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import channel_spatial_svd, eigenmaps, group_directions
+from rlbilinear import channel_spatial_svd
 from rlbilinear.agents import Agent
 from rlbilinear.agents.heads import policy_form, trunk_shape
+from rlbilinear.composition import group_directions
+from rlbilinear.eigenmaps import eigenmaps
 from rlbilinear.envs import ACTIONS_OF_MOVE, Move
 from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.dataset import ActivationDataset, Pairs

@@ -9,12 +9,13 @@ import pandas as pd
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from rlbilinear import Eigenfilters, PositionBias
+from rlbilinear import Eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock, ReluBlock
-from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.agents.network import HEADS
 from rlbilinear.convolution import convolve
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 

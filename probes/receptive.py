@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rlbilinear import BilinearConv2d, PositionBias
+from rlbilinear import BilinearConv2d
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.receptive import Window, window
 
 

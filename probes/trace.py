@@ -13,18 +13,12 @@ from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score
 from torch import nn
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    Eigenfilters,
-    PositionBias,
-    as_convolution,
-    cross_form,
-    read,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, Eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
-from rlbilinear.convolution import convolve, geometry
+from rlbilinear.convolution import as_convolution, convolve, geometry
+from rlbilinear.cross_terms import cross_form, read
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import Maze, distances
 from rlbilinear.envs.state import WALL
 from rlbilinear.probes.branches import add_filters, branch_filters, feed, padded_margin

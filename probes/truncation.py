@@ -6,12 +6,13 @@ from functools import partial
 
 import torch
 
-from rlbilinear import BilinearTensor, hosvd
+from rlbilinear import BilinearTensor
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import bilinear_part
 from rlbilinear.agents.truncate import Of, dense_ranks, sweep, truncate_convolution, truncate_dense
 from rlbilinear.envs import EVALUATION, FITTING, Maze, observe
 from rlbilinear.figures import sweep as draw
+from rlbilinear.hosvd import hosvd
 from rlbilinear.probes.decomposition import Decomposition
 from rlbilinear.probes.report import Drawing
 

@@ -17,7 +17,7 @@ def side_by_side(
 ) -> Frames:
     """Play one episode of each agent from the same maze, in the simulator.
 
-    Agents share their sampling noise, which is that of `agents.evaluate.evaluate` on the maze's
+    Agents share their sampling noise, which is that of `agents.evaluation.evaluate` on the maze's
     level: an unedited maze shows the very episode that is measured there. An agent that is done
     stays in its last frame, the one before its last step: the simulator shows no later one. The
     video ends when all are done.

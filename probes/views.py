@@ -13,13 +13,11 @@ from rlbilinear import (
     BilinearLinear,
     BilinearTensor,
     Eigenfilters,
-    as_convolution,
     channel_spatial_svd,
-    count_for_energy,
     eigenfilters,
-    hosvd,
 )
 from rlbilinear.agents import Agent
+from rlbilinear.convolution import as_convolution
 from rlbilinear.envs import ACTIONS_OF_MOVE, Move
 from rlbilinear.figures import (
     Excitation,
@@ -31,12 +29,14 @@ from rlbilinear.figures import (
     singular_card,
     spectrum,
 )
+from rlbilinear.hosvd import hosvd
 from rlbilinear.probes.dataset import ActivationDataset
 from rlbilinear.probes.directions import NamedDirection
 from rlbilinear.probes.patches import TopActivations
 from rlbilinear.probes.receptive import Grid, grid_before
 from rlbilinear.probes.report import Drawing
 from rlbilinear.receptive import Rectangle, Window
+from rlbilinear.sparsity import count_for_energy
 
 PER_SIGN = 2
 """Filters of either sign on a card."""

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import PositionBias
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.probes.branches import branch_name
 
 Maps = Mapping[str, Float[np.ndarray, "n height width"]]

@@ -20,20 +20,18 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    PositionBias,
-    add_bias_map,
-    project_input,
-    scale_eigenfilters,
-    scale_output,
-    scaling_matrix,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, scale_eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.agents.network import HEADS
-from rlbilinear.edits.functional import span
+from rlbilinear.edits.functional import (
+    PositionBias,
+    add_bias_map,
+    project_input,
+    scale_output,
+    scaling_matrix,
+    span,
+)
 
 Directions = Float[Tensor, "channels"] | Float[Tensor, "n channels"]
 """One channel direction, of any norm, or several, which stand for what they span."""

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import PositionBias
 from rlbilinear.agents.architectures import BilinearBlock, ProductBlock, ReluBlock
 from rlbilinear.agents.checkpoint import Agent
 from rlbilinear.edits import Edit, Placed, Transplant
-from rlbilinear.edits.functional import Axis, mirror_layer
+from rlbilinear.edits.functional import Axis, PositionBias, mirror_layer
 
 SWAPPED_ACTIONS: dict[Axis, tuple[int, ...]] = {
     "horizontal": (6, 7, 8, 3, 4, 5, 0, 1, 2, 9, 10, 11, 12, 13, 14),

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from rlbilinear.agents import Agent, load
-from rlbilinear.agents.evaluate import evaluate, summary
+from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.surrogate import (
     Twin,
     hidden_layers,

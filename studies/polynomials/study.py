@@ -11,14 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlbilinear import (
-    Polynomial,
-    QuadraticForm,
-    approximate,
-    estimate_gaussian,
-    group_layers,
-    replaceable,
-)
+from rlbilinear import Polynomial, QuadraticForm, approximate, estimate_gaussian
 from rlbilinear.adversarial import (
     QuadraticMasks,
     attack_curve,
@@ -30,6 +23,7 @@ from rlbilinear.classifiers import accuracy
 from rlbilinear.layer_subsets import compare, sweep_subsets
 from rlbilinear.studies.images.data import Images
 from rlbilinear.studies.polynomials.classifiers import History
+from rlbilinear.swapping import group_layers, replaceable
 
 NAMES = ("constant", "linear", "quadratic", "cubic", "quartic")
 """of approximants, by degree"""

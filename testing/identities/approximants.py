@@ -14,16 +14,10 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor, nn
 
-from rlbilinear import (
-    BilinearConv2d,
-    Polynomial,
-    approximate,
-    eigenfilters,
-    estimate_gaussian,
-    receptive_fields,
-    to_module,
-)
+from rlbilinear import BilinearConv2d, Polynomial, approximate, eigenfilters, estimate_gaussian
+from rlbilinear.convert import to_module
 from rlbilinear.moments import ACTIVATIONS, expand
+from rlbilinear.one_hidden_layer import receptive_fields
 from rlbilinear.testing.identities.identity import Identity, worst
 
 DEGREE = 4

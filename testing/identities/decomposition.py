@@ -6,21 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlbilinear import (
-    channel_spatial_svd,
-    eigenfilters,
-    eigenmaps,
-    embedded,
-    embedded_spectrum,
-    head_forms,
-    image_form,
-    pull_back,
-    residual_form,
-    vector_filters,
-)
+from rlbilinear import channel_spatial_svd, eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
+from rlbilinear.composition import embedded, embedded_spectrum, head_forms, residual_form
+from rlbilinear.eigenmaps import eigenmaps, pull_back, vector_filters
+from rlbilinear.implicit import image_form
 from rlbilinear.testing.identities.identity import Identity, patches_of, worst
 
 PAIRS = 4

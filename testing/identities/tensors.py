@@ -5,22 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlbilinear import (
-    BilinearLinear,
-    BilinearStack,
-    Stage,
-    chain,
-    deep_hosvd,
-    fit_cp,
-    hosvd,
-    tucker2,
-)
+from rlbilinear import BilinearLinear, BilinearStack
 from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.agents.polynomial_parts import inputs_of, polynomial_parts
-from rlbilinear.chains import as_convolutional
+from rlbilinear.chains import as_convolutional, chain
+from rlbilinear.cp import fit_cp
+from rlbilinear.deep_hosvd import deep_hosvd
+from rlbilinear.hosvd import hosvd
+from rlbilinear.stack import Stage
 from rlbilinear.tensor import BilinearTensor
 from rlbilinear.testing.identities.identity import Identity, exact_outputs, patches_of, worst
+from rlbilinear.tucker import tucker2
 
 SHOWN = 3
 """Outputs whose dense matrices are built, components and terms kept."""

@@ -345,7 +345,7 @@ def test_broken_weights_are_not_saved_and_leave_nothing(agent, tmp_path):
 
 def test_import_is_quiet_and_leaves_random_generators_alone():
     code = (
-        "import torch; before = torch.get_rng_state(); import agents; "
+        "import torch; before = torch.get_rng_state(); import rlbilinear.agents; "
         "assert torch.equal(before, torch.get_rng_state())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

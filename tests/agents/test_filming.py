@@ -4,7 +4,7 @@ import torch
 
 from rlbilinear import agents
 from rlbilinear.agents import filming
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.filming import film
 from rlbilinear.envs import EVALUATION, ProcgenVecEnv, videos
 

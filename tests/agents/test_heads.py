@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlbilinear import add_bias_map, agents, eigenmaps
+from rlbilinear import agents
 from rlbilinear.agents import Agent
 from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
+from rlbilinear.edits.functional import add_bias_map
+from rlbilinear.eigenmaps import eigenmaps
 from rlbilinear.envs import ACTIONS_OF_MOVE, Move, ProcgenVecEnv
 
 CLOSE = {"atol": 1e-10, "rtol": 0}

@@ -4,7 +4,7 @@ import torch
 
 from rlbilinear import BilinearTensor
 from rlbilinear.agents import Agent
-from rlbilinear.agents.evaluate import start_levels
+from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.agents.layer_statistics import (
     activation_statistics,
     held_out_frames,

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from rlbilinear import agents
-from rlbilinear.agents import filming, recorder
+from rlbilinear.agents import filming, logging_callback
 from rlbilinear.agents.logging_callback import Stopwatch
 from rlbilinear.agents.network import weights_of
 from rlbilinear.agents.options import TrainOptions
@@ -182,7 +182,7 @@ def test_a_run_that_fails_is_not_said_to_have_ended(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise RuntimeError("as if the machine had none left")
 
-    monkeypatch.setattr(recorder, "evaluate", fail)
+    monkeypatch.setattr(logging_callback, "evaluate", fail)
     with pytest.raises(RuntimeError, match="none left"):
         train(tiny(tmp_path / "run", frames=192, film_every=0))
     known = session(tmp_path / "run")
@@ -193,13 +193,13 @@ def test_held_out_scores_are_the_float32_agents(monkeypatch, tmp_path):
     """Also of a run in bfloat16, of which rollouts and updates are not."""
     frames = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), np.uint8)
     seen = []
-    score = recorder.evaluate
+    score = logging_callback.evaluate
 
     def watch(agent, *arguments, **named):
         seen.append(agent.logits(frames))
         return score(agent, *arguments, **named)
 
-    monkeypatch.setattr(recorder, "evaluate", watch)
+    monkeypatch.setattr(logging_callback, "evaluate", watch)
     options = tiny(tmp_path / "run", frames=192, film_every=0, precision="bfloat16")
     trained = train(options)
     assert len(seen) == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlbilinear import add_bias_map, envs
+from rlbilinear import envs
 from rlbilinear.agents import Agent
 from rlbilinear.agents.polynomial_parts import (
     explain_chains,
@@ -16,6 +16,7 @@ from rlbilinear.agents.polynomial_parts import (
     part_to,
     polynomial_parts,
 )
+from rlbilinear.edits.functional import add_bias_map
 
 
 def small(**kwargs):

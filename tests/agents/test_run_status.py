@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from rlbilinear import agents
 from rlbilinear.agents.checkpoint import CheckpointError
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.options import TrainOptions, identity
 from rlbilinear.agents.run_status import State, finish, recorded_options, run_identity, standing
 from rlbilinear.agents.scores import FINAL, final_scores, training_levels

@@ -15,7 +15,7 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlbilinear import agents
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.ppo import train
 from rlbilinear.agents.scores import score_range

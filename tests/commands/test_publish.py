@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlbilinear.agents import Agent, load
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import EVALUATION
 
 LEFT, RIGHT = 1, 7

@@ -50,7 +50,8 @@ def test_the_checkers_pass_with_other_arguments(arguments, render_mode):
 
 
 def test_importing_registers_and_the_id_can_name_the_module():
-    code = f"import gymnasium; print(gymnasium.make('envs:{MAZE}').reset(seed=0)[0].shape)"
+    make = f"gymnasium.make('rlbilinear.envs:{MAZE}')"
+    code = f"import gymnasium; print({make}.reset(seed=0)[0].shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 64, 3)\n", "")
 

@@ -111,7 +111,7 @@ def test_a_policy_that_fails_is_not_hidden():
 
 def test_without_ipywidgets_the_package_works_and_the_editor_says_what_to_install():
     absent = "import sys; sys.modules['ipywidgets'] = None"
-    code = f"{absent}; import envs, envs.editor; import envs.notebook"
+    code = f"{absent}; import rlbilinear.envs.editor; import rlbilinear.envs.notebook"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     said = done.stderr.splitlines()
     assert done.returncode == 1 and "pip install 'rlbilinear[notebook]'" in said[-1]

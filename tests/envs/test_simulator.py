@@ -119,9 +119,9 @@ def test_a_missing_system_library_is_named_with_its_package(monkeypatch):
 @pytest.mark.parametrize(
     "code",
     [
-        "import envs; envs.Simulator('maze', num_threads=0)",
-        "from envs.vecenv import ProcgenVecEnv; ProcgenVecEnv('maze', 1)",
-        "from envs.maze import Maze; print(Maze.from_seed(0).to_bytes()[:0].decode(), end='')",
+        "from rlbilinear import envs; envs.Simulator('maze', num_threads=0)",
+        "from rlbilinear.envs.vecenv import ProcgenVecEnv; ProcgenVecEnv('maze', 1)",
+        "from rlbilinear.envs.maze import Maze; Maze.from_seed(0).to_bytes()",
     ],
 )
 def test_gyms_notice_stays_off_the_screen_and_warnings_stay_on(code):
@@ -134,7 +134,7 @@ def test_gyms_notice_stays_off_the_screen_and_warnings_stay_on(code):
 
 
 def test_importing_loads_neither_the_simulator_nor_pandas():
-    code = "import sys, envs; assert not {'procgen', 'pandas'} & {*sys.modules}"
+    code = "import sys, rlbilinear.envs; assert not {'procgen', 'pandas'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -4,7 +4,7 @@ import torch
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import steer
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import ACTIONS_OF_MOVE, Cell, Maze, Move, ProcgenVecEnv
 from rlbilinear.probes.behaviour import (
     Field,

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlbilinear import agents, as_convolution, eigenfilters
+from rlbilinear import agents, eigenfilters
 from rlbilinear.agents import Agent
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.heads import policy_form, trunk_shape
+from rlbilinear.convolution import as_convolution
 from rlbilinear.probes.patches import Frames, play, top_activations, windows_through
 from rlbilinear.receptive import Rectangle
 

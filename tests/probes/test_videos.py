@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.evaluate import evaluate
+from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import ACTIONS_OF_MOVE, Maze, expert_moves, shortest_path
 from rlbilinear.envs.render import human_view, observe
 from rlbilinear.probes.videos import side_by_side

@@ -5,18 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from rlbilinear import (
-    GatedLinear,
-    Gaussian,
-    GaussianMixture,
-    approximate,
-    estimate_gaussian,
-    load_polynomial,
-    receptive_fields,
-    refit,
-    save_polynomial,
-    to_module,
-)
+from rlbilinear import GatedLinear, Gaussian, approximate, estimate_gaussian
+from rlbilinear.approximation import refit
+from rlbilinear.convert import load_polynomial, save_polynomial, to_module
+from rlbilinear.gaussian import GaussianMixture
+from rlbilinear.one_hidden_layer import receptive_fields
 
 
 def networks():

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rlbilinear import BilinearConv2d, BilinearLinear, PositionBias, as_convolution, eigenfilters
+from rlbilinear import BilinearConv2d, BilinearLinear, eigenfilters
 from rlbilinear.chains import LARGEST, _size, as_convolutional, chain, explain_chain, r_squared
+from rlbilinear.convolution import as_convolution
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.stack import BilinearStack, Stage
 
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}

@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
+from rlbilinear import BilinearConv2d, BilinearLinear
+from rlbilinear.composition import (
     embedded,
     embedded_spectrum,
     group_directions,

@@ -10,17 +10,13 @@ from rlbilinear import (
     BilinearLinear,
     GatedLinear,
     Gaussian,
-    GaussianMixture,
-    LowRankCovariance,
-    PolynomialLayer,
     approximate,
     eigenfilters,
     estimate_gaussian,
-    load_polynomial,
-    receptive_fields,
-    save_polynomial,
-    to_module,
 )
+from rlbilinear.convert import PolynomialLayer, load_polynomial, save_polynomial, to_module
+from rlbilinear.gaussian import GaussianMixture, LowRankCovariance
+from rlbilinear.one_hidden_layer import receptive_fields
 
 
 def networks():

@@ -3,13 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    as_convolution,
-    channel_spatial_svd,
-    eigenfilters,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, channel_spatial_svd, eigenfilters
+from rlbilinear.convolution import as_convolution
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 convs = st.from_type(BilinearConv2d)

@@ -3,16 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
-    channel_spatial_svd,
-    eigenfilters,
-    eigenfilters_of,
-    eigenmaps,
-    pull_back,
-    vector_filters,
-)
+from rlbilinear import BilinearConv2d, BilinearLinear, channel_spatial_svd, eigenfilters
+from rlbilinear.convolution import eigenfilters_of
+from rlbilinear.eigenmaps import eigenmaps, pull_back, vector_filters
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 convs = st.from_type(BilinearConv2d)

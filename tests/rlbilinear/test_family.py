@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlbilinear import BilinearConv2d, BilinearLinear, FormFamily
+from rlbilinear import BilinearConv2d, BilinearLinear
+from rlbilinear.family import FormFamily
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 linears = st.from_type(BilinearLinear)

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlbilinear import Gaussian, GaussianMixture, LowRankCovariance, estimate_gaussian
-from rlbilinear.gaussian import as_gaussian
+from rlbilinear import Gaussian, estimate_gaussian
+from rlbilinear.gaussian import GaussianMixture, LowRankCovariance, as_gaussian
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlbilinear import BilinearConv2d, image_form
+from rlbilinear import BilinearConv2d
+from rlbilinear.implicit import image_form
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 convs = st.from_type(BilinearConv2d)

@@ -4,8 +4,9 @@ import torch
 from scipy.stats import entropy
 from torch import nn
 
-from rlbilinear import group_layers, replace_layers, replaceable
+from rlbilinear import replace_layers
 from rlbilinear.layer_subsets import compare, subsets, sweep_subsets
+from rlbilinear.swapping import group_layers, replaceable
 
 
 @pytest.fixture

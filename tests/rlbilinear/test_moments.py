@@ -9,9 +9,14 @@ from scipy import integrate, special, stats
 from torch import nn
 from torch.nn import functional as F
 
-from rlbilinear import Activation, gaussian_moment, hermite_coefficients
 from rlbilinear.explained import unit_variance
-from rlbilinear.moments import ACTIVATIONS, as_activation
+from rlbilinear.moments import (
+    ACTIVATIONS,
+    Activation,
+    as_activation,
+    gaussian_moment,
+    hermite_coefficients,
+)
 from rlbilinear.polynomial import Units
 from rlbilinear.quadrature import gaussian_nodes
 

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ordinary_networks import SMOOTH, conv_cases, evaluate, gaussian_of, glu, mlp
-from rlbilinear import Activation, BilinearLinear, GatedLinear, LowRankCovariance, approximate
-from rlbilinear.moments import ACTIVATIONS
+from rlbilinear import BilinearLinear, GatedLinear, approximate
+from rlbilinear.gaussian import LowRankCovariance
+from rlbilinear.moments import ACTIVATIONS, Activation
 
 
 def quadrature(mean, factor, points=120):

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ordinary_networks import conv_cases, evaluate, mlp
-from rlbilinear import BilinearConv2d, GatedLinear, approximate, estimate_gaussian, receptive_fields
+from rlbilinear import BilinearConv2d, GatedLinear, approximate, estimate_gaussian
+from rlbilinear.one_hidden_layer import receptive_fields
 
 
 @pytest.mark.parametrize("kind", conv_cases())

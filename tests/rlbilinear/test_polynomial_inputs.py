@@ -4,7 +4,8 @@ import torch
 from sklearn.metrics import r2_score
 
 from ordinary_networks import conv_cases, evaluate, gaussian_of, glu, mlp
-from rlbilinear import Gaussian, GaussianMixture, approximate, estimate_gaussian
+from rlbilinear import Gaussian, approximate, estimate_gaussian
+from rlbilinear.gaussian import GaussianMixture
 
 # Mixtures
 

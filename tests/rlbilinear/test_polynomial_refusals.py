@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from ordinary_networks import conv_cases, mlp
-from rlbilinear import GatedLinear, approximate, receptive_fields
+from rlbilinear import GatedLinear, approximate
+from rlbilinear.one_hidden_layer import receptive_fields
 
 
 def broken():

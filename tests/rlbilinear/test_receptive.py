@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rlbilinear import BilinearConv2d, PositionBias
+from rlbilinear import BilinearConv2d
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.receptive import Rectangle, read_by, window
 
 numbers = st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rlbilinear import BilinearConv2d, BilinearLinear, PositionBias
+from rlbilinear import BilinearConv2d, BilinearLinear
+from rlbilinear.edits.functional import PositionBias
 from rlbilinear.stack import BilinearStack, Stage
 
 CLOSE = {"atol": 1e-9, "rtol": 1e-9}

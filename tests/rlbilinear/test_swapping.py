@@ -2,14 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from rlbilinear import (
-    BilinearLinear,
-    GatedLinear,
-    Gaussian,
-    approximate,
-    estimate_gaussian,
-    refit,
-)
+from rlbilinear import BilinearLinear, GatedLinear, Gaussian, approximate, estimate_gaussian
+from rlbilinear.approximation import refit
 from rlbilinear.moments import hermite_coefficients
 from rlbilinear.swapping import (
     group_layers,

@@ -7,14 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rlbilinear import (
-    BilinearConv2d,
-    BilinearLinear,
+from rlbilinear import BilinearConv2d, BilinearLinear, keep_eigenfilters, scale_eigenfilters
+from rlbilinear.edits.functional import (
     PositionBias,
     add_bias_map,
-    keep_eigenfilters,
     project_input,
-    scale_eigenfilters,
     scale_output,
     scaling_matrix,
     write_eigenfilters,

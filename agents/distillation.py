@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from rlbilinear.agents import distill_state
 from rlbilinear.agents.checkpoint import Agent
-from rlbilinear.agents.evaluate import METRICS, evaluate
+from rlbilinear.agents.evaluation import METRICS, evaluate
 from rlbilinear.agents.expert import ExpertMazes
 from rlbilinear.agents.folder import check_free, clear, locked, provenance, write_json
 from rlbilinear.agents.muon import Muon
@@ -238,7 +238,7 @@ def student_loss(
 
 
 def held_out_scores(agent: Agent, options: DistillOptions) -> dict[str, float]:
-    """Play held-out levels by the sampled policy; return the means of `agents.evaluate.METRICS`."""
+    """Play held-out levels by the sampled policy; return the means of its `METRICS`."""
     results = evaluate(
         agent,
         EVALUATION.first(options.evaluation_levels),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.evaluate import (
+from rlbilinear.agents.evaluation import (
     BASELINES,
     evaluate,
     start_levels,

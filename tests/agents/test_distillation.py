@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlbilinear import agents
 from rlbilinear.agents import Agent, CheckpointError, distill_state
-from rlbilinear.agents import distill as distill_package
-from rlbilinear.agents.distill import (
+from rlbilinear.agents import distillation as distill_package
+from rlbilinear.agents.distillation import (
     AGENT,
     OPTIONS,
     TRAINING_STATE,

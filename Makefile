@@ -2,13 +2,19 @@
 PYTHON := .venv/bin/python
 export MPLBACKEND := Agg
 
-.PHONY: demo test lint clean
+.PHONY: demo test explore lint clean
 
 demo: .venv/installed
 	$(PYTHON) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
 
 test: .venv/installed
 	$(PYTHON) -m pytest -q -n 2
+
+# Property tests with fresh seeds and more examples: make explore MINUTES=60 PATHS=tests/rlbilinear
+MINUTES := 10
+PATHS := tests
+explore: .venv/installed
+	$(PYTHON) tests/explore.py --minutes $(MINUTES) $(PATHS)
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .

@@ -9,6 +9,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples on every machine, so that a test is red because of a change and not of luck.
+# New examples are looked for by `make explore` (tests/explore.py).
+settings.register_profile(
+    "same", derandomize=True, deadline=None, max_examples=30, print_blob=True, database=None
+)
+settings.register_profile(
+    "explore", deadline=None, max_examples=300, print_blob=True, database=None
+)
+settings.load_profile("same")
 
 # What a shell starts in the background ignores Ctrl-C, and so does all that it starts in turn: with
 # pytest there, tests that interrupt a program would wait for it in vain.

@@ -1,13 +1,9 @@
 """How to draw random layers: `st.from_type(BilinearLinear)`, `st.from_type(BilinearConv2d)`."""
 
 import torch
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from rlbilinear import BilinearConv2d, BilinearLinear
-
-settings.register_profile("rlbilinear", deadline=None, max_examples=30)
-settings.load_profile("rlbilinear")
 
 
 @st.composite

@@ -17,7 +17,7 @@ from rlbilinear import BilinearConv2d, BilinearLinear, Eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.convolution import as_convolution, convolve, geometry
-from rlbilinear.cross_terms import cross_form, read
+from rlbilinear.cross_terms import cross_form, split_by_direction
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import Maze, distances
 from rlbilinear.envs.state import WALL
@@ -248,7 +248,7 @@ def reader_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) -
             for states in (pairs.base, pairs.source)
         ]
         with torch.no_grad():
-            base, source = (read(conv, x, direction) for x in inputs)
+            base, source = (split_by_direction(conv, x, direction) for x in inputs)
         changes = {
             "s²": source.square - base.square,
             "s x rest": source.cross - base.cross,
@@ -279,8 +279,10 @@ def partner_table(agent: Agent, layer: str, direction: Direction, pairs: Pairs) 
     reader, name, conv = found[0]
     x = _maps_into(agent, name, pairs.base.observations, conv)
     with torch.no_grad():
-        source = read(conv, _maps_into(agent, name, pairs.source.observations, conv), direction)
-        changes = source.cross - read(conv, x, direction).cross
+        source = split_by_direction(
+            conv, _maps_into(agent, name, pairs.source.observations, conv), direction
+        )
+        changes = source.cross - split_by_direction(conv, x, direction).cross
         form = cross_form(conv, direction, difference_subspace(changes, 1)[0])
         partners = convolve(x, form.partners[:4], *geometry(conv))
     maps = partners.cpu().numpy()

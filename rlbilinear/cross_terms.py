@@ -1,4 +1,4 @@
-"""Readers: what a bilinear convolution does with one direction of its input channels.
+"""Cross terms: what a bilinear convolution multiplies one direction of its input channels with.
 
 With ``x = s u + rest`` (``u`` a unit channel direction, ``s`` its map, ``rest`` orthogonal to ``u``
 at every position) the product ``(W * x)(V * x)`` splits exactly into a part quadratic in ``s``, a
@@ -20,7 +20,7 @@ from rlbilinear.spectrum import sign_gauge
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class SplitOutput:
     """A bilinear convolution's output in three parts, which add up to it.
 
     ``square`` is quadratic in the read direction's map ``s``, ``cross`` is ``s`` times the rest
@@ -32,11 +32,11 @@ class Reading:
     rest: Float[Tensor, "batch outputs out_height out_width"]
 
 
-def read(
+def split_by_direction(
     conv: BilinearConv2d,
     x: Float[Tensor, "batch channels height width"],
     direction: Float[Tensor, "channels"],
-) -> Reading:
+) -> SplitOutput:
     """Split the layer's output on ``x`` by what an input channel direction has in it.
 
     Args:
@@ -58,9 +58,9 @@ def read(
     left_rest, right_rest = conv.left(rest), conv.right(rest)
     products = left_s * right_s, left_s * right_rest + left_rest * right_s, left_rest * right_rest
     if conv.down is None:
-        return Reading(*products)
+        return SplitOutput(*products)
     square, cross = (F.conv2d(product, conv.down.weight) for product in products[:2])
-    return Reading(square, cross, conv.down(products[2]))
+    return SplitOutput(square, cross, conv.down(products[2]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class CrossForm:
     def total(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch out_height out_width"]:
-        """Sum the maps and add the linear part: the output direction's share of `Reading.cross`."""
+        """Sum the maps and add the linear part: what `SplitOutput.cross` has of the direction."""
         linear = self._convolve(self._concept(x), self.linear[None, None]).squeeze(1)
         return self.maps(x).sum(1) + linear
 

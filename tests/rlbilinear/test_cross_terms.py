@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlbilinear import BilinearConv2d
-from rlbilinear.cross_terms import cross_form, read
+from rlbilinear.cross_terms import cross_form, split_by_direction
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 convs = st.from_type(BilinearConv2d)
@@ -20,7 +20,7 @@ def split(x, u):
 @given(convs)
 def test_parts_add_up_to_the_output(conv):
     x, u = torch.randn(2, conv.in_channels, 7, 6).double(), torch.randn(conv.in_channels).double()
-    parts = read(conv, x, u)
+    parts = split_by_direction(conv, x, u)
     torch.testing.assert_close(parts.square + parts.cross + parts.rest, conv(x), **CLOSE)
 
 
@@ -29,7 +29,7 @@ def test_parts_are_even_odd_and_free_of_the_direction(conv):
     """By the layer's own outputs as the component along u is flipped and removed."""
     x, u = torch.randn(2, conv.in_channels, 7, 6).double(), torch.randn(conv.in_channels).double()
     along, rest = split(x, u)
-    parts = read(conv, x, u)
+    parts = split_by_direction(conv, x, u)
     plus, minus, none = conv(rest + along), conv(rest - along), conv(rest)
     torch.testing.assert_close(parts.rest, none, **CLOSE)
     torch.testing.assert_close(parts.cross, (plus - minus) / 2, **CLOSE)
@@ -41,7 +41,7 @@ def test_cross_form_is_the_cross_part_in_an_output_direction(conv):
     x, u = torch.randn(2, conv.in_channels, 7, 6).double(), torch.randn(conv.in_channels).double()
     w = torch.randn(conv.out_channels).double()
     form = cross_form(conv, u, w)
-    expected = torch.einsum("o,nohw->nhw", w, read(conv, x, u).cross)
+    expected = torch.einsum("o,nohw->nhw", w, split_by_direction(conv, x, u).cross)
     torch.testing.assert_close(form.total(x), expected, **CLOSE)
     orthogonal = torch.einsum("rcij,c->rij", form.partners, u)
     torch.testing.assert_close(orthogonal, torch.zeros_like(orthogonal), **CLOSE)
@@ -72,7 +72,7 @@ def test_a_layer_of_one_channel_has_no_cross_part():
 
 def test_float32():
     conv, x, u = BilinearConv2d(4, 3, 3, bias=True), torch.randn(1, 4, 5, 5), torch.ones(4)
-    parts = read(conv, x, u)
+    parts = split_by_direction(conv, x, u)
     assert parts.cross.dtype == torch.float32
     torch.testing.assert_close(
         parts.square + parts.cross + parts.rest, conv(x), atol=1e-5, rtol=1e-5
@@ -87,6 +87,6 @@ def test_float32():
 def test_bad_directions_are_refused(direction):
     conv = BilinearConv2d(4, 2, 3)
     with pytest.raises(ValueError, match="expected a direction"):
-        read(conv, torch.ones(1, 4, 5, 5), direction)
+        split_by_direction(conv, torch.ones(1, 4, 5, 5), direction)
     with pytest.raises(ValueError, match="expected a direction"):
         cross_form(conv, direction, torch.ones(2))

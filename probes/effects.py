@@ -8,7 +8,8 @@ from jaxtyping import Int
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import only_direction, scale_about_mean
-from rlbilinear.probes.dataset import NO_MOVE, States
+from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes.dataset import States
 from rlbilinear.probes.interventions import (
     How,
     Intervention,

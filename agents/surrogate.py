@@ -1,6 +1,6 @@
-"""Polynomial twins of ReLU agents: agents as any other, some of whose layers are polynomials.
+"""Polynomial surrogates of ReLU agents: agents as any other, some of whose layers are polynomials.
 
-A block of IMPALA is ``y = x + conv2(relu(conv1(relu(x))))``. The unit that gets a twin is its
+A block of IMPALA is ``y = x + conv2(relu(conv1(relu(x))))``. The unit that gets a surrogate is its
 *branch* after the first ReLU, ``h -> conv2(relu(conv1(h)))``: one hidden layer, whose quadratic in
 a direction of the stream is a full form on 5 x 5 receptive fields of ``h``, with eigenfilters as
 those of a bilinear block. (``conv1(relu(x))`` would be the other choice, but its forms are
@@ -28,7 +28,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Twin:
+class Surrogate:
     """An agent with polynomials in the place of layers, and how well each of them fits."""
 
     agent: Agent
@@ -36,7 +36,7 @@ class Twin:
 
 
 def regrouped(agent: Agent) -> Agent:
-    """Return the same agent with each unit that can get a twin as a layer of its own.
+    """Return the same agent with each unit that can get a surrogate as a layer of its own.
 
     Blocks become ``block1.relu`` and ``block1.branch``; a dense layer takes in the ReLU after it.
     It computes the same, and is saved and loaded. An agent without ReLUs is returned as it is.
@@ -56,7 +56,7 @@ def regrouped(agent: Agent) -> Agent:
 
 
 def units(agent: Agent) -> list[str]:
-    """Return the layers of a regrouped agent that have twins, in the order of the forward pass.
+    """Return the layers of a regrouped agent that have surrogates, in their order.
 
     Of a bilinear agent these are its bilinear layers: of degree 2 already, exactly.
     """
@@ -78,7 +78,7 @@ def body(agent: Agent) -> nn.Module:
     return layers
 
 
-def polynomial_twin(
+def polynomial_surrogate(
     agent: Agent,
     observations: Observations,
     layers: Iterable[str] | None = None,
@@ -89,7 +89,7 @@ def polynomial_twin(
     widen: float = 1.0,
     fit: Fit = "gaussian",
     held_out: Observations | None = None,
-) -> Twin:
+) -> Surrogate:
     """Replace units of an agent by their best polynomials under what goes into them.
 
     Args:
@@ -97,8 +97,8 @@ def polynomial_twin(
         observations: from which each unit's mean and covariance are estimated; of a convolution,
             from all its receptive fields.
         layers: some of the `units` of the regrouped agent; all when None.
-        degree: of all, or of each by its name. Up to degree 2 the twin is saved and loaded as any
-            agent; higher ones play, but cannot be stored.
+        degree: of all, or of each by its name. Up to degree 2 the surrogate is saved and loaded as
+            any agent; higher ones play, but cannot be stored.
         reestimate: estimate a unit's inputs after the units before it were replaced.
         covariance: of a unit's inputs: full, diagonal, or of a rank.
         widen: what covariances are multiplied by. Several quadratics in a row explode on inputs of
@@ -124,7 +124,7 @@ def polynomial_twin(
         fit=fit,
         held_out=None if held_out is None else images(agent, held_out),
     )
-    return Twin(with_polynomials(grouped, replacement.polynomials), replacement)
+    return Surrogate(with_polynomials(grouped, replacement.polynomials), replacement)
 
 
 def with_polynomials(agent: Agent, polynomials: Mapping[str, Polynomial]) -> Agent:
@@ -132,7 +132,7 @@ def with_polynomials(agent: Agent, polynomials: Mapping[str, Polynomial]) -> Age
 
     Args:
         agent: regrouped, where it has ReLUs.
-        polynomials: by unit, such as those of a `Twin`, of any degree; with none it is the agent.
+        polynomials: by unit, as those of a `Surrogate`, of any degree; with none it is the agent.
 
     Raises:
         ValueError: no such layer, or a polynomial that does not fit in its place.

@@ -7,10 +7,10 @@
 Writes figures (PNG), tables (CSV), and options, versions and scores (JSON). Without ``--agent``, of
 classifiers of real images: R² of approximants through training, in closed form and measured; every
 subset of a deep network's layers replaced; eigenvectors of the best quadratic; attacks read off the
-approximants. With ``--agent``, of a ReLU agent: R² of each layer's quadratic twin, how the agent
-plays when layers are replaced one by one and together, and eigenfilters of a probe's direction,
-beside a bilinear agent. With ``--training``, of the agents in a training run's checkpoints: R² of
-each layer's linear and quadratic approximants, from the first to the last.
+approximants. With ``--agent``, of a ReLU agent: R² of each layer's quadratic surrogate, how the
+agent plays when layers are replaced one by one and together, and eigenfilters of a probe's
+direction, beside a bilinear agent. With ``--training``, of the agents in a training run's
+checkpoints: R² of each layer's linear and quadratic approximants, from the first to the last.
 """
 
 import sys
@@ -199,7 +199,7 @@ def image_results(options: Options) -> Result:
 
 
 def agent_results(options: Options) -> Result:
-    """Measure a ReLU agent's twins beside a bilinear agent."""
+    """Measure a ReLU agent's surrogates beside a bilinear agent."""
     assert options.agent is not None
     yield from relu_agents.results(
         options.agent,

@@ -1,8 +1,8 @@
 """Ask whether a maze agent uses what a probe reads, and write a report.
 
     python scripts/validate_probe.py --agent maze-bimpala-compact --layer block2 --out runs/demo
-    python scripts/validate_probe.py --agent maze-impala-compact --twin beside --out runs/relu
-    python scripts/validate_probe.py --agent maze-impala-compact --twin instead --out runs/twin
+    python scripts/validate_probe.py --agent maze-impala-compact --surrogate beside --out runs/relu
+    python scripts/validate_probe.py --agent maze-impala-compact --surrogate instead --out runs/own
 
 The report folder has report.md, tables, figures, the edited agents, and TensorBoard's events.
 """
@@ -19,10 +19,14 @@ from rlbilinear.agents.surrogate import regrouped
 from rlbilinear.probes.concepts import concept
 from rlbilinear.probes.report import REPORT, check_output
 from rlbilinear.probes.study import Sizes
-from rlbilinear.probes.surrogate import twin_of
+from rlbilinear.probes.surrogate import surrogate_of
 from rlbilinear.probes.validation import validate
 
-NAMES = {"no": "{}", "beside": "{} (by its quadratic twin)", "instead": "{}'s quadratic twin"}
+NAMES = {
+    "no": "{}",
+    "beside": "{} (by its quadratic surrogate)",
+    "instead": "{}'s quadratic surrogate",
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class Options:
     """folder of the report"""
     agent: str = "maze-bimpala-compact"
     """a name of the zoo, or a folder"""
-    twin: Literal["no", "beside", "instead"] = "no"
-    """of a ReLU agent: read and edit it by the eigenfilters of its quadratic twin (beside), or
-    validate the twin in its place (instead)"""
+    surrogate: Literal["no", "beside", "instead"] = "no"
+    """of a ReLU agent: read and edit it by the eigenfilters of its quadratic surrogate (beside), or
+    validate the surrogate in its place (instead)"""
     layer: str = "block2"
     """whose output is probed and edited"""
     concept: str = "cheese_presence"
@@ -56,21 +60,21 @@ def main() -> None:
     try:
         options = tyro.cli(Options, description=__doc__)
         check_output(options.out, options.overwrite)
-        agent, twin = load(options.agent, options.device), None
-        if options.twin != "no":
-            twin = twin_of(agent, seed=options.seed)
-            agent = regrouped(agent)  # whose layers have the twin's names
-        if options.twin == "instead" and twin is not None:
-            agent, twin = twin, None
+        agent, surrogate = load(options.agent, options.device), None
+        if options.surrogate != "no":
+            surrogate = surrogate_of(agent, seed=options.seed)
+            agent = regrouped(agent)  # whose layers have the surrogate's names
+        if options.surrogate == "instead" and surrogate is not None:
+            agent, surrogate = surrogate, None
         report = validate(
             agent,
             layer=options.layer,
             concept=concept(options.concept),
             sizes=options.sizes,
             seed=options.seed,
-            name=NAMES[options.twin].format(options.agent),
+            name=NAMES[options.surrogate].format(options.agent),
             progress=options.progress,
-            twin=twin,
+            surrogate=surrogate,
         )
         report.save(options.out, options.overwrite)
     except (ValueError, OSError) as error:

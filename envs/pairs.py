@@ -1,18 +1,31 @@
-"""Contrast pairs: the same situation, but for one thing.
+"""Pairs of states: the same situation, but for one thing.
 
-The difference of what a network computes in the two is a direction for that thing: procgen-tools'
-cheese vector and top-right vector are differences of `cheese_pair` and `top_right_pair`.
+The difference of what a network computes in the two of a contrast pair is a direction for that
+thing: procgen-tools' cheese vector and top-right vector are differences of `cheese_pair` and
+`top_right_pair`. Counterfactual pairs are many, drawn at random, with the expert's move in both.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
+from jaxtyping import Bool
 
 from rlbilinear.envs.grid import Cell
 from rlbilinear.envs.maze import Maze
-from rlbilinear.envs.solver import top_right
+from rlbilinear.envs.solver import distances, expert_moves, top_right
+
+NO_MOVE = -1
+"""The expert's move when there is no cheese."""
+
+CheeseSource = Literal["moved", "absent"]
+"""What becomes of the cheese in the second state of a counterfactual pair."""
+
+T = TypeVar("T")
+
+_FACINGS: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 class ContrastPair(NamedTuple):
@@ -84,6 +97,81 @@ def top_right_pair(maze: Maze) -> ContrastPair:
     for cell in path:
         longer = longer.with_wall(cell, False)
     return ContrastPair(longer, maze, f"a path from {corner} to {Cell(last, last)}")
+
+
+class CounterfactualPair(NamedTuple):
+    """Two mazes alike in level, mouse, facing and background; only the cheese differs."""
+
+    base: Maze
+    """With the level's own cheese."""
+    source: Maze
+    """With the cheese elsewhere, or none."""
+    base_move: int
+    """The expert's `Move` in the first."""
+    source_move: int
+    """In the second; `NO_MOVE` without a cheese."""
+
+
+def cheese_counterfactuals(
+    start: Maze,
+    count: int,
+    random: np.random.Generator,
+    *,
+    source: CheeseSource = "moved",
+    moves_differ: bool = True,
+) -> Iterator[CounterfactualPair]:
+    """Draw pairs that differ in the cheese alone.
+
+    The new cheese is on any free cell, the mouse on any other. Where the expert's moves must
+    differ, the mouse is put on the way between the two cheeses: only there do they.
+
+    Args:
+        start: a maze with one cheese.
+        count: how many pairs.
+        random: of the choices.
+        source: where the other cheese is, or that there is none.
+        moves_differ: only pairs for which the expert's moves differ, so that the cheese matters;
+            without a cheese there is no move, and all pairs differ.
+
+    Raises:
+        ValueError: an unknown source, or the maze has not exactly one cheese.
+    """
+    if source not in get_args(CheeseSource):
+        raise ValueError(f"unknown source {source!r}; choose from moved, absent")
+    if len(start.cheese) != 1:
+        raise ValueError(f"expected a maze with one cheese, got {len(start.cheese)}")
+    return _cheese_counterfactuals(start, count, random, source, moves_differ)
+
+
+def _cheese_counterfactuals(
+    start: Maze, count: int, random: np.random.Generator, source: CheeseSource, moves_differ: bool
+) -> Iterator[CounterfactualPair]:
+    (cheese,) = start.cheese
+    moves = expert_moves(start, cheese)
+    # Beside the old cheese there would be no cell between the two.
+    goals = _cells(distances(start, cheese) >= (2 if moves_differ else 1))
+    for _ in range(count):
+        if source == "absent":
+            goal, other_moves = cheese, np.full_like(moves, NO_MOVE)
+        else:
+            goal = _pick(goals, random)
+            other_moves = expert_moves(start, goal)
+        possible = moves >= 0
+        if moves_differ:
+            possible &= moves != other_moves
+        possible[[cheese.row, goal.row], [cheese.column, goal.column]] = False
+        mouse = _pick(_cells(possible), random)
+        base = start.with_mouse(mouse).with_facing(_pick(_FACINGS, random))
+        other = base.with_cheese(*([goal] if source == "moved" else []))
+        yield CounterfactualPair(base, other, int(moves[mouse]), int(other_moves[mouse]))
+
+
+def _cells(mask: Bool[np.ndarray, "rows columns"]) -> list[Cell]:
+    return [Cell(row, column) for row, column in np.argwhere(mask).tolist()]
+
+
+def _pick(choices: Sequence[T], random: np.random.Generator) -> T:
+    return choices[random.integers(len(choices))]
 
 
 def _check_cheese(maze: Maze) -> None:

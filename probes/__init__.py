@@ -17,7 +17,7 @@ from rlbilinear.probes.concepts import (
     mouse_presence,
 )
 from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
-from rlbilinear.probes.patches import TopActivations, play, top_activations
+from rlbilinear.probes.patches import TopActivations, played_frames, top_activations
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.report import ValidationReport
 from rlbilinear.probes.study import Sizes
@@ -39,7 +39,7 @@ __all__ = [
     "counterfactual_pairs",
     "mouse_position",
     "mouse_presence",
-    "play",
+    "played_frames",
     "top_activations",
     "validate",
 ]

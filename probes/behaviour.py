@@ -101,7 +101,7 @@ def vector_field(field: Field) -> Float[np.ndarray, "rows columns 2"]:
     return field.grid(mean_steps(field.probabilities))
 
 
-def compare(before: Field, after: Field) -> pd.DataFrame:
+def compare_fields(before: Field, after: Field) -> pd.DataFrame:
     """Compare two agents in each cell of one maze; average over cells for the maze's figure.
 
     Returns:

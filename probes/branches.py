@@ -1,8 +1,9 @@
 """The branch of a residual block: what it writes as forms, and eigenfilters added to it.
 
-A bilinear block's branch is one bilinear layer. That of a ReLU block's quadratic twin is a bilinear
-convolution and a convolution after it: one quadratic form of a larger receptive field, whose
-eigenfilters are exact but for the outermost positions, where the second convolution is padded.
+A bilinear block's branch is one bilinear layer. That of a ReLU block's quadratic surrogate is a
+bilinear convolution and a convolution after it: one quadratic form of a larger receptive field,
+whose eigenfilters are exact but for the outermost positions, where the second convolution is
+padded.
 """
 
 from collections.abc import Iterator

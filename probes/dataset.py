@@ -1,6 +1,6 @@
 """What an agent computes, with labels of the same states; and matched pairs of states."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -10,18 +10,16 @@ from jaxtyping import Bool, Float, Int, UInt8
 from tqdm import tqdm
 
 from rlbilinear.agents import Agent
-from rlbilinear.envs.maze import Cell, Maze
+from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.pairs import CheeseSource, cheese_counterfactuals
 from rlbilinear.envs.render import observe
 from rlbilinear.envs.simulator import Simulator
-from rlbilinear.envs.solver import distances, expert_moves
 from rlbilinear.probes.concepts import Concept
 
 HORIZON = 32
 """Steps of play from which the visited states are taken."""
 CHEESE_MOVED, CHEESE_ABSENT = 0.5, 0.25
 """Shares of the edited states; the rest keep their cheese, and only the mouse is elsewhere."""
-NO_MOVE = -1
-"""The expert's move when there is no cheese."""
 
 T = TypeVar("T")
 
@@ -205,16 +203,13 @@ def counterfactual_pairs(
     levels: Sequence[int],
     *,
     pairs_per_level: int = 4,
-    source: Literal["moved", "absent"] = "moved",
+    source: CheeseSource = "moved",
     moves_differ: bool = True,
     mode: str = "easy",
     seed: int = 0,
     progress: bool = False,
 ) -> Pairs:
-    """Make pairs of states that differ in the cheese alone.
-
-    The new cheese is on any free cell, the mouse on any other. Where the expert's moves must
-    differ, the mouse is put on the way between the two cheeses: only there do they.
+    """Make pairs of states that differ in the cheese alone (`envs.pairs.cheese_counterfactuals`).
 
     Args:
         levels: seeds of the levels.
@@ -230,52 +225,33 @@ def counterfactual_pairs(
         ValueError: an argument is not accepted; the message says what is.
     """
     seeds = _level_seeds(levels)
-    if source not in ("moved", "absent"):
-        raise ValueError(f"unknown source {source!r}; choose from moved, absent")
     if pairs_per_level < 1:
         raise ValueError(f"pairs_per_level must be at least 1, got {pairs_per_level}")
-    rng = np.random.default_rng(seed)
-    base, other = [], []
-    for level in tqdm(seeds, "pairs", disable=not progress):
-        start = Maze.from_seed(int(level), mode)
-        for pair in _pairs(start, source, moves_differ, pairs_per_level, rng):
-            base.append(pair[0])
-            other.append(pair[1])
-    observations = observe([maze for maze, _ in base + other])
+    random = np.random.default_rng(seed)
+    pairs = [
+        pair
+        for level in tqdm(seeds, "pairs", disable=not progress)
+        for pair in cheese_counterfactuals(
+            Maze.from_seed(int(level), mode),
+            pairs_per_level,
+            random,
+            source=source,
+            moves_differ=moves_differ,
+        )
+    ]
+    base, other, base_moves, other_moves = zip(*pairs, strict=True)
+    observations = observe([*base, *other])
     return Pairs(
-        _states(base, observations[: len(base)]),
-        _states(other, observations[len(base) :]),
+        _states(base, base_moves, observations[: len(base)]),
+        _states(other, other_moves, observations[len(base) :]),
         np.repeat(seeds, pairs_per_level),
     )
 
 
-def _states(solved: list[tuple[Maze, int]], observations: np.ndarray) -> States:
-    mazes, moves = zip(*solved, strict=True)
-    return States(mazes, observations, np.array(moves, np.int8))
-
-
-def _pairs(
-    start: Maze, source: str, moves_differ: bool, n: int, rng: np.random.Generator
-) -> Iterator[tuple[tuple[Maze, int], tuple[Maze, int]]]:
-    """Yield n times (base, its move), (source, its move)."""
-    (cheese,) = start.cheese
-    moves = expert_moves(start, cheese)
-    # Beside the old cheese there would be no cell between the two.
-    goals = _cells(distances(start, cheese) >= (2 if moves_differ else 1))
-    for _ in range(n):
-        if source == "absent":
-            goal, other_moves = cheese, np.full_like(moves, NO_MOVE)
-        else:
-            goal = _pick(goals, rng)
-            other_moves = expert_moves(start, goal)
-        possible = moves >= 0
-        if moves_differ:
-            possible &= moves != other_moves
-        possible[[cheese.row, goal.row], [cheese.column, goal.column]] = False
-        mouse = _pick(_cells(possible), rng)
-        base = start.with_mouse(mouse).with_facing(_pick(_FACINGS, rng))
-        other = base.with_cheese(*([goal] if source == "moved" else []))
-        yield (base, int(moves[mouse])), (other, int(other_moves[mouse]))
+def _states(
+    mazes: Sequence[Maze], moves: Sequence[int], observations: UInt8[np.ndarray, "n 3 64 64"]
+) -> States:
+    return States(tuple(mazes), observations, np.array(moves, np.int8))
 
 
 def _edited(start: Maze, rng: np.random.Generator) -> Maze:
@@ -340,10 +316,6 @@ def _level_seeds(levels: Sequence[int]) -> Int[np.ndarray, "levels"]:
     if len(np.unique(seeds)) != len(seeds):
         raise ValueError("a level is listed twice")
     return seeds.astype(np.int64)
-
-
-def _cells(mask: Bool[np.ndarray, "rows columns"]) -> list[Cell]:
-    return [Cell(row, column) for row, column in np.argwhere(mask).tolist()]
 
 
 def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:

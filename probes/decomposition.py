@@ -17,7 +17,7 @@ from rlbilinear.envs import EVALUATION, FITTING
 from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.dataset import collect, counterfactual_pairs
 from rlbilinear.probes.directions import find_direction
-from rlbilinear.probes.patches import TopActivations, play, top_activations
+from rlbilinear.probes.patches import TopActivations, played_frames, top_activations
 from rlbilinear.probes.report import Drawing, markdown_table
 from rlbilinear.probes.views import View, figures, maps_before
 from rlbilinear.sparsity import effective_rank, participation_ratio
@@ -116,7 +116,7 @@ def decompose(
         states_per_level=4, edited=0.0, seed=seed, progress=progress,
     )  # fmt: skip
     view = View.of(agent, step, part_name, named, seen)
-    frames = play(agent, EVALUATION.first(levels), seed=seed)
+    frames = played_frames(agent, EVALUATION.first(levels), seed=seed)
     strongest = top_activations(agent, view.before, view.foremost, frames, count=EXCITING)
     return Decomposition(
         f"{layer}, {named.what}",

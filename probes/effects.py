@@ -8,8 +8,16 @@ from jaxtyping import Int
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import only_direction, scale_about_mean
-from rlbilinear.probes.dataset import NO_MOVE, States
-from rlbilinear.probes.interventions import How, Intervention, Replace, Resample, Scale, run
+from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes.dataset import States
+from rlbilinear.probes.interventions import (
+    How,
+    Intervention,
+    Replace,
+    Resample,
+    Scale,
+    logits_under,
+)
 from rlbilinear.probes.moves import Moves, move_distribution, move_probabilities, total_variation
 from rlbilinear.probes.study import Direction, Study
 from rlbilinear.statistics import bootstrap_interval, paired_difference
@@ -176,7 +184,7 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
         moves = {way: move_probabilities(a, states.observations) for way, a in ways.items()}
         for how, intervention in hows.items():
             change = Intervention(study.layer, intervention, direction[None])
-            logits = run(study.agent, states.observations, [change])
+            logits = logits_under(study.agent, states.observations, [change])
             moves[how, "activations"] = move_distribution(logits)
         for (way, space), edited in moves.items():
             effect = move_effects(original, edited, states.moves, levels)

@@ -9,7 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents import Agent
-from rlbilinear.probes.dataset import NO_MOVE, Pairs
+from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes.dataset import Pairs
 from rlbilinear.probes.interventions import logits_after
 from rlbilinear.probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
 from rlbilinear.probes.subspaces import Subspace, component

@@ -136,7 +136,7 @@ class Intervention:
         return lambda x: x + component(replacement(x) - x, basis)
 
 
-def run(
+def logits_under(
     agent: Agent,
     observations: Observations,
     interventions: Iterable[Intervention] = (),
@@ -197,7 +197,7 @@ def logits_after(
 ) -> Float[Tensor, "n actions"]:
     """Return the logits when a layer gives these outputs: only what comes after it runs.
 
-    The same as `run` with the outputs in place of the layer's own, by `Replace`.
+    The same as `logits_under` with the outputs in place of the layer's own, by `Replace`.
 
     Args:
         agent: whose layers.

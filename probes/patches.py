@@ -107,7 +107,7 @@ class TopActivations:
         return pd.DataFrame(rows)
 
 
-def play(
+def played_frames(
     agent: Agent,
     levels: Sequence[int],
     *,
@@ -171,7 +171,7 @@ def top_activations(
         before: the step of the forward pass whose output the filters read: of a block, the step
             before it.
         filters: of a convolution, or of a dense layer as one.
-        frames: from `play`, or any others.
+        frames: from `played_frames`, or any others.
         count: patches and observations kept of each filter.
         apart: at most one of a ``level``, or of a ``frame``: frames of an episode look alike.
         weights: what each position counts, as a component's map of `rlbilinear.vector_filters`.

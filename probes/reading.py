@@ -89,7 +89,7 @@ def probe_report(
     return pd.DataFrame([{"name": name, "layer": layer, "concept": concept.name} | scores])
 
 
-def compare(
+def compare_probes(
     agent: Agent,
     fit: ActivationDataset,
     held_out: ActivationDataset,

@@ -17,7 +17,7 @@ from rlbilinear.probes.interchange import activation_differences
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.reading import fit_probe, permute_by_level, untrained
 from rlbilinear.probes.subspaces import difference_subspace, random_subspace
-from rlbilinear.probes.surrogate import quadratic_twin
+from rlbilinear.probes.surrogate import quadratic_surrogate
 
 CAUSAL_CONCEPTS = {cheese_presence.name: cheese_presence}
 """Concepts with counterfactual pairs: states alike but for the concept."""
@@ -100,8 +100,8 @@ class Study:
         absent: pairs with and without cheese, of the evaluation levels.
         probe: fitted at the layer.
         progress: show bars.
-        twin: the agent's quadratic twin (`probes.surrogate`), by whose forms it is read; None
-            when its own layers have forms, or none are asked for.
+        surrogate: the agent's quadratic surrogate (`probes.surrogate`), by whose forms it is read;
+            None when its own layers have forms, or none are asked for.
     """
 
     agent: Agent
@@ -117,12 +117,12 @@ class Study:
     absent: Pairs
     probe: LinearProbe
     progress: bool = True
-    twin: Agent | None = None
+    surrogate: Agent | None = None
 
     @property
     def forms(self) -> Agent:
         """The agent whose weights say by which forms a direction is written."""
-        return self.twin or self.agent
+        return self.surrogate or self.agent
 
     @cached_property
     def probes(self) -> dict[str, LinearProbe]:
@@ -169,8 +169,8 @@ class Study:
 
     @cached_property
     def untrained_forms(self) -> Agent:
-        """That network, or its quadratic twin when it has ReLUs."""
-        return quadratic_twin(self.untrained, self.fit.observations[::8])
+        """That network, or its quadratic surrogate when it has ReLUs."""
+        return quadratic_surrogate(self.untrained, self.fit.observations[::8])
 
     @cached_property
     def permuted(self) -> Direction:
@@ -208,7 +208,7 @@ def prepare(
     sizes: Sizes | None = None,
     seed: int = 0,
     progress: bool = True,
-    twin: Agent | None = None,
+    surrogate: Agent | None = None,
 ) -> Study:
     """Collect the states and fit the probe.
 
@@ -221,11 +221,11 @@ def prepare(
         sizes: how many levels and states; the usual numbers when None.
         seed: of everything random.
         progress: show bars.
-        twin: of a ReLU agent, by whose forms it is read and edited.
+        surrogate: of a ReLU agent, by whose forms it is read and edited.
 
     Raises:
-        ValueError: a layer, concept, game, probe or twin that cannot be studied; the message lists
-            the choices.
+        ValueError: a layer, concept, game, probe or surrogate that cannot be studied; the message
+            lists the choices.
     """
     sizes = sizes or Sizes()
     if agent.config.game != "maze":
@@ -240,15 +240,17 @@ def prepare(
         raise ValueError(f"unknown layer {layer!r}; choose from {', '.join(layers)}")
     if probe is not None:
         _check_probe(probe, agent, layer)
-    if twin is not None and not {*feeds(twin)} <= {*agent.layer_names}:
-        raise ValueError("twin: its blocks are not the agent's; make it with probes.twin")
+    if surrogate is not None and not {*feeds(surrogate)} <= {*agent.layer_names}:
+        raise ValueError(
+            "surrogate: its blocks are not the agent's; make it with probes.surrogate_of"
+        )
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
     concepts = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(
             agent,
             levels,
-            [*layers, *feeds(twin or agent)],
+            [*layers, *feeds(surrogate or agent)],
             concepts,
             states_per_level=sizes.states_per_level,
             seed=seed + offset,
@@ -273,7 +275,7 @@ def prepare(
         ),
         probe=probe or fit_probe(fit, layer, concept),
         progress=progress,
-        twin=twin,
+        surrogate=surrogate,
     )
 
 

@@ -1,4 +1,4 @@
-"""The quadratic twin of a ReLU agent, through which a validation reads it or that it is of."""
+"""Quadratic surrogate of a ReLU agent, used to read it or validated in its place."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -7,24 +7,24 @@ from torch import nn
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import ReluBlock
 from rlbilinear.agents.residual import Residual
-from rlbilinear.agents.surrogate import hidden_layers, polynomial_twin, regrouped
+from rlbilinear.agents.surrogate import hidden_layers, polynomial_surrogate, regrouped
 from rlbilinear.envs import FITTING
 from rlbilinear.probes.dataset import collect
 
 FITTED_LEVELS = 48
-"""Fitting levels whose states a twin is fitted on."""
+"""Fitting levels whose states a surrogate is fitted on."""
 
 
-def quadratic_twin(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:
+def quadratic_surrogate(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:
     """Replace an agent's hidden layers by quadratics, fitted on what goes into them.
 
     The ReLUs between residual blocks stay: with these replaced as well, the polynomials' degrees
-    multiply, and no twin follows the agent. An agent without ReLU blocks is returned as it is.
+    multiply, and no surrogate follows the agent. An agent without ReLU blocks is returned as it is.
     """
     if not has_relu_blocks(agent):
         return agent
     layers = hidden_layers(regrouped(agent))
-    return polynomial_twin(agent, observations, layers, fit="inputs").agent
+    return polynomial_surrogate(agent, observations, layers, fit="inputs").agent
 
 
 def has_relu_blocks(agent: Agent) -> bool:
@@ -37,13 +37,13 @@ def has_relu_blocks(agent: Agent) -> bool:
     )
 
 
-def twin_of(agent: Agent, *, levels: int = FITTED_LEVELS, seed: int = 0) -> Agent:
-    """Make the quadratic twin of a ReLU agent, from states of the first fitting levels.
+def surrogate_of(agent: Agent, *, levels: int = FITTED_LEVELS, seed: int = 0) -> Agent:
+    """Make the quadratic surrogate of a ReLU agent, from states of the first fitting levels.
 
     Raises:
-        ValueError: the agent has no ReLU blocks, so that it has no twin but itself.
+        ValueError: the agent has no ReLU blocks, so that it has no surrogate but itself.
     """
     if not has_relu_blocks(agent):
-        raise ValueError(f"twin: the agent has no ReLU blocks to approximate: {agent}")
+        raise ValueError(f"surrogate: the agent has no ReLU blocks to approximate: {agent}")
     fitted = collect(agent, FITTING.first(levels), [], [], states_per_level=2, seed=seed)
-    return quadratic_twin(agent, fitted.observations)
+    return quadratic_surrogate(agent, fitted.observations)

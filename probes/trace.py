@@ -116,10 +116,10 @@ def explained_table(
     Returns:
         A row for each writer: ``writer``, and ``r2``, the share of the variance over states and
         positions of what its branch writes along the direction. Of a bilinear agent that is 1; of
-        one whose twin's forms these are, it is what may be read off them. ``r2_inside`` leaves out
-        the outermost positions, where a twin's second convolution is padded and its forms are not
-        exact: of a twin itself it is 1. ``squares`` is the share of the form's own variance that
-        its eigenfilters write, and not its linear part.
+        one whose surrogate's forms these are, it is what may be read off them. ``r2_inside`` leaves
+        out the outermost positions, where a surrogate's second convolution is padded and its forms
+        are not exact: of a surrogate itself it is 1. ``squares`` is the share of the form's own
+        variance that its eigenfilters write, and not its linear part.
     """
     rows = []
     for writer in writers:
@@ -169,7 +169,7 @@ def scale_filters(
     """Scale what the first ``k`` eigenfilters of every writer add by its factor: 0 ablates.
 
     The writers may be of another network: theirs is then added ``factor - 1`` times. So a ReLU
-    agent is edited by the eigenfilters of its quadratic twin.
+    agent is edited by the eigenfilters of its quadratic surrogate.
     """
     for writer, factor in zip(writers, factors, strict=True):
         found, name = writer.filters, writer.branch

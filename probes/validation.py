@@ -20,21 +20,23 @@ from rlbilinear.envs.state import WALL
 from rlbilinear.probes.concepts import Concept, cheese_presence
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.report import Section, ValidationReport
-from rlbilinear.probes.steps.ablating import edit
-from rlbilinear.probes.steps.finding import locate, read_concept, trace
-from rlbilinear.probes.steps.playing import play
-from rlbilinear.probes.steps.result import ALPHA, Claim, Part
-from rlbilinear.probes.steps.steering import steer_to
+from rlbilinear.probes.steps.ablating import ablate_directions
+from rlbilinear.probes.steps.locating import locate_concept
+from rlbilinear.probes.steps.playing import play_edited
+from rlbilinear.probes.steps.reading import read_concept
+from rlbilinear.probes.steps.result import ALPHA, Claim, StepResult
+from rlbilinear.probes.steps.steering import steer_to_cells
+from rlbilinear.probes.steps.tracing import trace_weights
 from rlbilinear.probes.study import DIRECTIONS, Sizes, Study, prepare
 from rlbilinear.statistics import holm, smallest_effect
 
-STEPS: tuple[tuple[str, Callable[[Study], Part]], ...] = (
+STEPS: tuple[tuple[str, Callable[[Study], StepResult]], ...] = (
     ("probe", read_concept),
-    ("interchange", locate),
-    ("writers and readers", trace),
-    ("edits", edit),
-    ("steering", steer_to),
-    ("play", play),
+    ("interchange", locate_concept),
+    ("writers and readers", trace_weights),
+    ("edits", ablate_directions),
+    ("steering", steer_to_cells),
+    ("play", play_edited),
 )
 
 
@@ -48,7 +50,7 @@ def validate(
     seed: int = 0,
     name: str = "the agent",
     progress: bool = True,
-    twin: Agent | None = None,
+    surrogate: Agent | None = None,
 ) -> ValidationReport:
     """Ask whether an agent uses what a probe reads.
 
@@ -64,8 +66,8 @@ def validate(
         seed: of everything random.
         name: of the agent, in the report.
         progress: show bars.
-        twin: of a ReLU agent, as `probes.surrogate.quadratic_twin` makes it: the agent is then
-            read, and edited in its weights, by the twin's eigenfilters.
+        surrogate: of a ReLU agent, as `probes.surrogate.quadratic_surrogate` makes it: the agent is
+            then read, and edited in its weights, by the surrogate's eigenfilters.
 
     Raises:
         ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.
@@ -80,7 +82,7 @@ def validate(
         sizes=sizes,
         seed=seed,
         progress=progress,
-        twin=twin,
+        surrogate=surrogate,
     )
     parts = []
     with tqdm(STEPS, disable=not progress) as steps:
@@ -150,7 +152,7 @@ def _walls(level: int) -> bytes:
     return (generate_maze(level).grid == WALL).tobytes()
 
 
-def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> Part:
+def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> StepResult:
     """Say when a claim counts as causal or contradicted, and what could be found."""
     signs = [("<", ">") if claim.smaller else (">", "<") for claim in claims]
     table = pd.DataFrame(
@@ -172,8 +174,10 @@ def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> Part:
         "under the strictest corrected level. Levels are held out by their seeds; small mazes "
         f"come up again: {repeated} of the {sizes.levels} have the walls of a fitting level."
     )
-    return Part(Section("How the verdict is reached", text, ("rules",)), tables={"rules": table})
+    return StepResult(
+        Section("How the verdict is reached", text, ("rules",)), tables={"rules": table}
+    )
 
 
-def _merged(parts: list[Part], kind: str) -> dict:
+def _merged(parts: list[StepResult], kind: str) -> dict:
     return {name: value for part in parts for name, value in getattr(part, kind).items()}

@@ -32,7 +32,7 @@ def subsets(layers: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(layers, size)
 
 
-def compare(
+def compare_outputs(
     network: Callable[[Tensor], Tensor],
     other: Callable[[Tensor], Tensor],
     inputs: Inputs,
@@ -93,9 +93,9 @@ def sweep_subsets(
         row is the network itself, with nothing replaced and degree -1.
 
     Raises:
-        ValueError: as `replace_layers` and `compare`.
+        ValueError: as `replace_layers` and `compare_outputs`.
     """
-    itself = compare(network, network, held_out, labels)
+    itself = compare_outputs(network, network, held_out, labels)
     rows: list[dict[str, Any]] = [
         {"layers": "", "replaced": 0, "degree": -1, "reestimated": False, **itself._asdict()}
     ]
@@ -103,7 +103,7 @@ def sweep_subsets(
         replaced = replace_layers(
             network, chosen, degree, inputs, reestimate=reestimate, covariance=covariance
         )
-        found = compare(network, replaced.network, held_out, labels)
+        found = compare_outputs(network, replaced.network, held_out, labels)
         rows.append(
             {
                 "layers": "+".join(replaced.polynomials),

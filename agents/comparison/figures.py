@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from rlbilinear.agents.comparison.statistics import t_interval
 from rlbilinear.agents.comparison.summary import ALL_GAMES
 from rlbilinear.agents.comparison.tables import EVALUATION, WHILE_TRAINING, Collected
+from rlbilinear.statistics import t_interval
 
 FEWEST = 3
 """seeds that an interval is drawn from: that of two is wider than any figure"""

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlbilinear.agents.comparison.statistics import (
-    Interval,
+from rlbilinear.agents.comparison.tables import KEY, MEASURES, Collected
+from rlbilinear.agents.scores import score_range
+from rlbilinear.statistics import Interval, bootstrap_interval
+from rlbilinear.statistics.runs import (
     Scores,
     mean_of_games,
     mean_over_games,
@@ -18,9 +20,6 @@ from rlbilinear.agents.comparison.statistics import (
     stratified_bootstrap,
     t_interval,
 )
-from rlbilinear.agents.comparison.tables import KEY, MEASURES, Collected
-from rlbilinear.agents.scores import score_range
-from rlbilinear.statistics import bootstrap_interval
 
 ALL_GAMES = "all games"
 NOTHING = Interval(np.nan, np.nan, np.nan)

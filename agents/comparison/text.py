@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from rlbilinear.agents.comparison.statistics import FEW, spread_known_within
 from rlbilinear.agents.comparison.summary import ALL_GAMES
 from rlbilinear.agents.comparison.tables import EVALUATION, Collected
 from rlbilinear.agents.run_status import run_identity
+from rlbilinear.statistics.runs import FEW, spread_known_within
 
 ALIKE = 1.05
 """Architectures whose sizes are within this factor are of one size."""

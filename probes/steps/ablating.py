@@ -20,7 +20,7 @@ from rlbilinear.probes.effects import (
 )
 from rlbilinear.probes.moves import move_probabilities
 from rlbilinear.probes.report import Drawing, Section
-from rlbilinear.probes.steps.result import Claim, Part
+from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
 from rlbilinear.probes.trace import filter_edits
 from rlbilinear.statistics import against_all, bootstrap_interval
@@ -39,7 +39,7 @@ Measured = dict[str, tuple[pd.DataFrame, dict[str, pd.DataFrame]]]
 """By name, the effects of an edit and, by kind, the mean effects of its controls; same states."""
 
 
-def edit(study: Study) -> Part:
+def ablate_directions(study: Study) -> StepResult:
     """Ablate each direction, and the eigenfilters that write it; beside controls as large."""
     edits = {
         name: (edit_direction(study, direction, 0.0), control_edits(study, direction, 0.0))
@@ -86,7 +86,7 @@ def edit(study: Study) -> Part:
             "eigenfilters of the control directions, and those of the network with initial "
             "weights, scaled to change each block's output as much."
         )
-    return Part(
+    return StepResult(
         Section(
             "Is it necessary? Edits in weight space",
             text,

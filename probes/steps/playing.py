@@ -9,7 +9,7 @@ import pandas as pd
 from rlbilinear.agents import Agent
 from rlbilinear.envs import EVALUATION, Maze, decision_square, expert_moves, observe, top_right
 from rlbilinear.probes.behaviour import (
-    compare,
+    compare_fields,
     field,
     fields,
     paired_rollouts,
@@ -20,13 +20,13 @@ from rlbilinear.probes.effects import control_edits, edit_direction
 from rlbilinear.probes.maps import cell_heatmap, vector_fields
 from rlbilinear.probes.moves import move_probabilities
 from rlbilinear.probes.report import Drawing, Section, Video
-from rlbilinear.probes.steps.result import Part
+from rlbilinear.probes.steps.result import StepResult
 from rlbilinear.probes.study import Study
 from rlbilinear.probes.videos import side_by_side
 from rlbilinear.statistics import bootstrap_interval, paired_difference
 
 
-def play(study: Study) -> Part:
+def play_edited(study: Study) -> StepResult:
     """Let the original and the edited agents play held-out levels to the end."""
     direction = study.directions["difference"]
     agents = {
@@ -48,7 +48,7 @@ def play(study: Study) -> Part:
     example = max(mazes, key=lambda maze: len(maze.free_cells()))
     before, after = fields(study.agent, mazes), fields(agents["difference ablated"], mazes)
     cells = pd.concat(
-        compare(one, other).assign(level=maze.level_seed)
+        compare_fields(one, other).assign(level=maze.level_seed)
         for one, other, maze in zip(before, after, mazes, strict=True)
     )
     shown = field(study.agent, example), field(agents["difference ablated"], example)
@@ -71,7 +71,7 @@ def play(study: Study) -> Part:
         "difference direction. `change` and `p` compare with the original, level by level; `p` is "
         "not corrected for their number. An episode without success lasts 500 steps."
     )
-    return Part(
+    return StepResult(
         Section(
             "What the agent then does",
             text,

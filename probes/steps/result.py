@@ -52,7 +52,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Part:
+class StepResult:
     """What a step found; the fields are those of `rlbilinear.probes.report.ValidationReport`."""
 
     section: Section

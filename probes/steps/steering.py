@@ -16,7 +16,7 @@ from rlbilinear.probes.maps import cell_heatmap, vector_fields
 from rlbilinear.probes.planting import PlaceMaps, along, plantings, steering_table
 from rlbilinear.probes.report import Drawing, Section
 from rlbilinear.probes.retarget import BiasMap, cheese_maps, retarget
-from rlbilinear.probes.steps.result import Claim, Part
+from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
 from rlbilinear.statistics import against_all, bootstrap_interval
 
@@ -26,7 +26,7 @@ LARGE = 30
 """The agent is sent to every cell of mazes with more free cells than this."""
 
 
-def steer_to(study: Study) -> Part:
+def steer_to_cells(study: Study) -> StepResult:
     """Plant a cheese along each direction: in single states, and for the way to every cell."""
     fitted = [Maze.from_seed(level) for level in np.unique(study.fit.levels).tolist()]
     maps = {
@@ -92,7 +92,7 @@ def steer_to(study: Study) -> Part:
         f"{rates['along a random one'].estimate:.0%} along one random direction)."
     )
     example = max(mazes, key=lambda maze: len(maze.free_cells()))
-    return Part(
+    return StepResult(
         Section(
             "Is it steerable? A cheese planted in the weights",
             text,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from rlbilinear.agents import Agent, load
-from rlbilinear.agents.surrogate import hidden_layers, polynomial_twin, regrouped
+from rlbilinear.agents.surrogate import hidden_layers, polynomial_surrogate, regrouped
 from rlbilinear.envs import EVALUATION, FITTING, ProcgenVecEnv
 from rlbilinear.studies.images.study import with_intervals
 from rlbilinear.studies.polynomials.figures import band
@@ -46,8 +46,10 @@ def results(folder: Path, *, observations: int, seed: int, progress: bool) -> Re
             layers = hidden_layers(agent)
             if not layers:
                 raise ValueError(f"--training: {path} has no layer to approximate: {agent}")
-            twin = polynomial_twin(agent, fitted, layers, reestimate=False, held_out=held_out)
-            table = twin.replacement.table()
+            surrogate = polynomial_surrogate(
+                agent, fitted, layers, reestimate=False, held_out=held_out
+            )
+            table = surrogate.replacement.table()
             rows.append(table.assign(seed=str(run), frames=int(path.parent.name)))
     table = pd.concat(rows, ignore_index=True)
     table = table[table.degree > 0]

@@ -1,4 +1,4 @@
-"""A ReLU agent's polynomial twins beside a bilinear agent: fit, play, eigenfilters.
+"""A ReLU agent's polynomial surrogates beside a bilinear agent: fit, play, eigenfilters.
 
 Three sets of levels, of which no two share one: on the first the polynomials are fitted, on the
 second the way of fitting is chosen, and on the third, the evaluation levels, everything is
@@ -18,9 +18,9 @@ from tqdm import tqdm
 from rlbilinear.agents import Agent, load
 from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.surrogate import (
-    Twin,
+    Surrogate,
     hidden_layers,
-    polynomial_twin,
+    polynomial_surrogate,
     regrouped,
     units,
     with_polynomials,
@@ -50,15 +50,15 @@ class Way:
     widen: float = 1.0
     reestimate: bool = False
 
-    def twin(
+    def surrogate(
         self,
         agent: Agent,
         fitted: UInt8[np.ndarray, "n 3 64 64"],
         layers: Sequence[str] | None = None,
         held_out: UInt8[np.ndarray, "n 3 64 64"] | None = None,
-    ) -> Twin:
+    ) -> Surrogate:
         """Fit quadratics in the place of layers, all when None."""
-        return polynomial_twin(
+        return polynomial_surrogate(
             agent,
             fitted,
             layers,
@@ -104,7 +104,7 @@ def results(
     quick: bool,
     progress: bool,
 ) -> Result:
-    """Measure a ReLU agent's twins, and the same of a bilinear agent.
+    """Measure a ReLU agent's surrogates, and the same of a bilinear agent.
 
     Raises:
         ValueError: an agent that cannot be loaded, or the first has no ReLUs.
@@ -123,11 +123,11 @@ def results(
             )
         )
     )
-    ways, own = {}, CLOSED.twin(agents["bilinear"], fitted, None, held_out)
+    ways, own = {}, CLOSED.surrogate(agents["bilinear"], fitted, None, held_out)
     for way in tqdm(WAYS, desc="fitting units", disable=not progress):
         # What is re-estimated depends on which units are replaced: those that are hidden layers.
         layers = hidden_layers(agents["relu"]) if way.reestimate else None
-        ways[way.name] = way.twin(agents["relu"], fitted, layers, held_out)
+        ways[way.name] = way.surrogate(agents["relu"], fitted, layers, held_out)
     table = pd.concat(
         [
             *(
@@ -225,7 +225,7 @@ def _observations(agent: Agent, levels: Sequence[int], seed: int) -> UInt8[np.nd
 
 
 def _candidates(
-    agents: Mapping[str, Agent], ways: Mapping[str, Twin], bilinear: Twin
+    agents: Mapping[str, Agent], ways: Mapping[str, Surrogate], bilinear: Surrogate
 ) -> Iterator[Candidate]:
     """Yield the agents with nothing, each unit, and sets of units replaced."""
     closed = {"relu": ways[CLOSED.name], "bilinear": bilinear}
@@ -240,8 +240,8 @@ def _candidates(
     own = closed["relu"].replacement.polynomials
     linear = with_polynomials(agent, {name: own[name].truncate(1) for name in layers})
     yield Candidate("relu", "branches + dense", "1", CLOSED.name, linear)
-    for way, twin in ways.items():
-        own = twin.replacement.polynomials
+    for way, surrogate in ways.items():
+        own = surrogate.replacement.polynomials
         chosen = with_polynomials(agent, {name: own[name] for name in layers})
         yield Candidate("relu", "branches + dense", "2", way, chosen)
         if len(own) > len(layers):

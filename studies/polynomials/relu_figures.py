@@ -1,4 +1,4 @@
-"""Drawings of a ReLU agent's polynomial twins beside a bilinear agent."""
+"""Drawings of a ReLU agent's polynomial surrogates beside a bilinear agent."""
 
 from typing import Any
 

@@ -62,8 +62,9 @@ def ablations(
     """Take what the first k eigenfilters write along a direction out of the agent's activations.
 
     Of a bilinear agent that is the ablation in its weights, exactly; of a ReLU agent, what its
-    quadratic twin says that it writes. Controls are random directions of the same block, ablated by
-    as many of their filters, and scaled to change the block's output by as much (root mean square).
+    quadratic surrogate says that it writes. Controls are random directions of the same block,
+    ablated by as many of their filters, and scaled to change the block's output by as much (root
+    mean square).
 
     Returns:
         A row for each block and ``filters`` ("first 1", "first 8", "all"): ``kl`` of the policy

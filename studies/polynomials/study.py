@@ -20,7 +20,7 @@ from rlbilinear.adversarial import (
     without_directions,
 )
 from rlbilinear.classifiers import accuracy
-from rlbilinear.layer_subsets import compare, sweep_subsets
+from rlbilinear.layer_subsets import compare_outputs, sweep_subsets
 from rlbilinear.studies.images.data import Images
 from rlbilinear.studies.polynomials.classifiers import History
 from rlbilinear.swapping import group_layers, replaceable
@@ -83,7 +83,7 @@ def through_training(images: Images, histories: Iterable[History], degree: int =
             learned = accuracy(network, images.train, images.train_labels)
             for n in range(1, degree + 1):
                 truncated = polynomial.truncate(n)
-                found = compare(network, truncated, images.test, images.test_labels)
+                found = compare_outputs(network, truncated, images.test, images.test_labels)
                 rows.append(
                     {
                         "seed": history.seed,

@@ -364,8 +364,8 @@ def test_games_are_averaged_on_one_scale():
     ],
 )
 def test_verdicts(interval, seeds, said):
-    from rlbilinear.agents.comparison.statistics import Interval
     from rlbilinear.agents.comparison.summary import verdict
+    from rlbilinear.statistics import Interval
 
     assert verdict(Interval(*interval), seeds, 0.1, "A", "B") == said
 

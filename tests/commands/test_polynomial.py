@@ -12,10 +12,10 @@ from torch import nn
 
 from rlbilinear import QuadraticForm, eigenfilters, scale_eigenfilters
 from rlbilinear.agents import Agent
-from rlbilinear.agents.surrogate import polynomial_twin, regrouped
+from rlbilinear.agents.surrogate import polynomial_surrogate, regrouped
 from rlbilinear.classifiers import Training
 from rlbilinear.envs import Maze, observe
-from rlbilinear.layer_subsets import compare
+from rlbilinear.layer_subsets import compare_outputs
 from rlbilinear.probes.trace import Writer
 
 RECIPE = Training(epochs=100, learning_rate=1e-2, seed=3)
@@ -245,16 +245,16 @@ def test_ablated_activations_of_a_bilinear_agent_are_those_of_ablated_weights():
         agent.layer("action_net").weight.mul_(300)
         agent.layer("block1.bilinear").left.weight.mul_(10)
     observations = observe([Maze.from_seed(seed) for seed in range(6)])
-    twin = polynomial_twin(agent, observations, ["block1.bilinear"])
+    surrogate = polynomial_surrogate(agent, observations, ["block1.bilinear"])
     direction = nn.functional.normalize(torch.linspace(-1, 2, 10, dtype=torch.float64), dim=0)
     layer = agent.layer("block1.bilinear")
     writer = Writer("block1", "block1.bilinear", "pool1", direction, eigenfilters(layer, direction))
     table = ablations(
-        agent, twin.replacement.polynomials, [writer], observations, 0, controls=2
+        agent, surrogate.replacement.polynomials, [writer], observations, 0, controls=2
     ).set_index("filters")
     for name, count in (("first 1", 1), ("first 8", 8), ("all", len(writer.filters.values))):
         edited = scale_eigenfilters(layer, direction, dict.fromkeys(range(count), 0.0))
         other = agent.with_layer("block1.bilinear", edited)
-        expected = compare(agent.logits, other.logits, torch.as_tensor(observations)).kl
+        expected = compare_outputs(agent.logits, other.logits, torch.as_tensor(observations)).kl
         assert table.kl[name] == pytest.approx(expected, rel=1e-3) and expected > 1e-4
     assert (table.control_max >= table.control).all() and (table.control > 0).all()

@@ -8,7 +8,7 @@ from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import ACTIONS_OF_MOVE, Cell, Maze, Move, ProcgenVecEnv
 from rlbilinear.probes.behaviour import (
     Field,
-    compare,
+    compare_fields,
     decision,
     field,
     fields,
@@ -82,7 +82,7 @@ def test_a_field_under_an_intervention_is_that_of_the_edited_agent(agent):
     hooked = field(agent, maze, [Intervention("pool1", Add(bias))])
     edited = field(steer(agent, "pool1", bias), maze)
     assert np.allclose(hooked.probabilities, edited.probabilities, atol=1e-6)
-    assert compare(field(agent, maze), edited)["total_variation"].mean() > 0.01
+    assert compare_fields(field(agent, maze), edited)["total_variation"].mean() > 0.01
 
 
 def test_a_field_as_grid_and_as_table(maze):
@@ -146,13 +146,13 @@ def test_no_way_leads_over_a_cheese(maze):
 def test_comparison_by_hand(maze):
     before = made_up(maze, default=(0.5, 0.5, 0, 0, 0))
     after = made_up(maze, {START: (0.25, 0.5, 0.25, 0, 0)}, default=(0.5, 0.5, 0, 0, 0))
-    table = compare(before, after).set_index(["row", "column"])
+    table = compare_fields(before, after).set_index(["row", "column"])
     assert table.loc[START, "kl"] == pytest.approx(0.5 * np.log(2))
     assert table["kl"].sum() == pytest.approx(0.5 * np.log(2))
     assert table.loc[START, "total_variation"] == 0.25
     assert not table["value_change"].any()
     with pytest.raises(ValueError, match="different mazes"):
-        compare(before, made_up(maze.with_cheese()))
+        compare_fields(before, made_up(maze.with_cheese()))
 
 
 # --- play

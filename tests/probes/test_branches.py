@@ -1,4 +1,4 @@
-"""ReLU agents read and edited by their quadratic twins."""
+"""ReLU agents read and edited by their quadratic surrogates."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from rlbilinear.agents.surrogate import regrouped
 from rlbilinear.probes.branches import branch_filters, branch_name, feed, feeds, steps
 from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.study import Sizes, prepare, unit
-from rlbilinear.probes.surrogate import quadratic_twin, twin_of
+from rlbilinear.probes.surrogate import quadratic_surrogate, surrogate_of
 from rlbilinear.probes.trace import bilinear_writers, explained_table, filter_edits, scale_filters
 from rlbilinear.probes.writers import writer_maps
 
@@ -22,8 +22,8 @@ INSIDE = (..., slice(1, -1), slice(1, -1))
 
 
 @pytest.fixture(scope="module")
-def twin(relu_agent):
-    return twin_of(relu_agent, levels=6)
+def surrogate(relu_agent):
+    return surrogate_of(relu_agent, levels=6)
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,23 @@ def observations(study):
 
 
 @pytest.fixture(scope="module")
-def beside(relu_agent, twin):
+def beside(relu_agent, surrogate):
     sizes = Sizes(
         levels=5, fit_levels=10, states_per_level=2, pairs_per_level=1, controls=1,
         steered_mazes=2, played_levels=2,
     )  # fmt: skip
     agent = regrouped(relu_agent)
-    return prepare(agent, "block1", cheese_presence, sizes=sizes, twin=twin, progress=False)
+    return prepare(
+        agent, "block1", cheese_presence, sizes=sizes, surrogate=surrogate, progress=False
+    )
 
 
-def test_a_residual_blocks_branch_is_a_writer(relu_agent, twin, observations, direction):
+def test_a_residual_blocks_branch_is_a_writer(relu_agent, surrogate, observations, direction):
     agent = regrouped(relu_agent)
-    assert list(feeds(agent)) == list(feeds(twin)) == ["block1.relu", "block2.relu"]
-    assert feed(twin, "block1.branch") == "block1.relu"
+    assert list(feeds(agent)) == list(feeds(surrogate)) == ["block1.relu", "block2.relu"]
+    assert feed(surrogate, "block1.branch") == "block1.relu"
     assert "action_net" not in steps(agent) and branch_name(nn.ReLU()) is None
-    for each in (agent, twin):
+    for each in (agent, surrogate):
         maps = writer_maps(each, "block1", direction, observations)
         assert list(maps) == ["pool1", "block1.branch"]
         whole = writer_maps(each, "block1", direction, observations)
@@ -60,19 +62,21 @@ def test_a_residual_blocks_branch_is_a_writer(relu_agent, twin, observations, di
         assert np.allclose(sum(whole.values()), expected, atol=1e-5)
 
 
-def test_filters_of_a_twin_add_up_to_what_it_writes(relu_agent, twin, observations, direction):
-    (writer,) = bilinear_writers(twin, "block1", direction)
+def test_filters_of_a_surrogate_add_up_to_what_it_writes(
+    relu_agent, surrogate, observations, direction
+):
+    (writer,) = bilinear_writers(surrogate, "block1", direction)
     assert (writer.block, writer.branch, writer.before) == (
         "block1", "block1.branch", "block1.relu"
     )  # fmt: skip
     assert writer.filters.filters.shape[1:] == (6, 5, 5)
-    inputs = twin.activations(observations, ["block1.relu"])["block1.relu"].double()
-    written = writer_maps(twin, "block1", direction, observations)["block1.branch"]
+    inputs = surrogate.activations(observations, ["block1.relu"])["block1.relu"].double()
+    written = writer_maps(surrogate, "block1", direction, observations)["block1.branch"]
     assert np.allclose(writer.filters.total(inputs).numpy()[INSIDE], written[INSIDE], atol=1e-4)
     assert bilinear_writers(regrouped(relu_agent), "block1", direction) == []
-    assert quadratic_twin(twin, observations) is twin
+    assert quadratic_surrogate(surrogate, observations) is surrogate
     with pytest.raises(ValueError, match="the agent has no ReLU blocks to approximate"):
-        twin_of(twin)
+        surrogate_of(surrogate)
 
 
 def test_only_quadratic_branches_have_filters(direction):
@@ -84,12 +88,12 @@ def test_only_quadratic_branches_have_filters(direction):
     assert branch_filters(nn.Sequential(mixed, after), direction) is None
 
 
-@pytest.mark.parametrize("kind", ["relu", "twin"])
+@pytest.mark.parametrize("kind", ["relu", "surrogate"])
 def test_ablated_filters_are_taken_out_in_weights_that_are_stored(
-    kind, relu_agent, twin, observations, direction, tmp_path
+    kind, relu_agent, surrogate, observations, direction, tmp_path
 ):
-    agent = twin if kind == "twin" else regrouped(relu_agent)
-    writers = bilinear_writers(twin, "block1", direction)
+    agent = surrogate if kind == "surrogate" else regrouped(relu_agent)
+    writers = bilinear_writers(surrogate, "block1", direction)
     before = writer_maps(agent, "block1", direction, observations)["block1.branch"]
     inputs = agent.activations(observations, ["block1.relu"])["block1.relu"].numpy()
     for k in (1, 8):
@@ -107,7 +111,7 @@ def test_ablated_filters_are_taken_out_in_weights_that_are_stored(
     assert "first 8 eigenfilters" in loaded.config.edits[-1]
 
 
-def test_a_relu_agent_is_edited_by_its_twins_filters(beside, twin):
+def test_a_relu_agent_is_edited_by_its_surrogates_filters(beside, surrogate):
     direction = beside.directions["difference"]
     edits = filter_edits(beside, direction)
     assert [name.split(" of ")[1] for name in edits] == ["block1"] * 3
@@ -122,15 +126,15 @@ def test_a_relu_agent_is_edited_by_its_twins_filters(beside, twin):
             assert isinstance(own.layer("block1.branch")[0][1], nn.ReLU)  # the ReLUs are there
             for control in (agent for group in controls.values() for agent in group):
                 assert change(control) == pytest.approx(change(own), rel=1e-3)
-    instead = filter_edits(replace(beside, agent=twin, twin=None), direction)
+    instead = filter_edits(replace(beside, agent=surrogate, surrogate=None), direction)
     assert list(instead) == list(edits)
-    with pytest.raises(ValueError, match="twin: its blocks are not the agent's"):
-        prepare(load("maze-bimpala-compact"), "block1", cheese_presence, twin=twin)
+    with pytest.raises(ValueError, match="surrogate: its blocks are not the agent's"):
+        prepare(load("maze-bimpala-compact"), "block1", cheese_presence, surrogate=surrogate)
 
 
-def test_how_much_the_twins_forms_explain(beside, twin):
+def test_how_much_the_surrogates_forms_explain(beside, surrogate):
     direction = beside.directions["difference"]
-    writers = bilinear_writers(twin, "block1", direction)
+    writers = bilinear_writers(surrogate, "block1", direction)
     (row,) = explained_table(beside.agent, writers, beside.held_out).itertuples()
     assert row.writer == "block1" and 0 < row.r2 < 0.999 and row.squares < 1
     total = (

@@ -7,12 +7,13 @@ import pytest
 
 from rlbilinear.agents import Agent
 from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.pairs import NO_MOVE
 from rlbilinear.envs.render import observe
 from rlbilinear.envs.simulator import Simulator
 from rlbilinear.envs.solver import shortest_path
 from rlbilinear.envs.state import CHEESE, SPACE
 from rlbilinear.probes.concepts import CONCEPTS, concept
-from rlbilinear.probes.dataset import NO_MOVE, collect, counterfactual_pairs, label
+from rlbilinear.probes.dataset import collect, counterfactual_pairs, label
 
 LEVELS = [3, 5, 8, 13, 21]
 LAYERS = ["block2", "dense"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rlbilinear.agents.edits.directions import remove_direction
-from rlbilinear.probes.dataset import NO_MOVE
+from rlbilinear.envs.pairs import NO_MOVE
 from rlbilinear.probes.effects import (
     FACTORS,
     against_control,

@@ -10,7 +10,7 @@ from rlbilinear.probes.interchange import (
     interchange_summary,
     interchange_table,
 )
-from rlbilinear.probes.interventions import Interchange, Intervention, run
+from rlbilinear.probes.interventions import Interchange, Intervention, logits_under
 from rlbilinear.probes.moves import kl_divergence, move_distribution, move_probabilities
 from rlbilinear.probes.subspaces import Subspace, candidates, random_subspace
 
@@ -51,7 +51,7 @@ def test_a_subspace_against_an_interchange_by_hand(agent, pairs):
     table = interchange_table(agent, pairs, {"block1": [Subspace("random", basis)]}, batch=5)
     base, source = pairs.base.observations, pairs.source.observations
     change = Intervention("block1", Interchange(source), basis)
-    patched = move_distribution(run(agent, base, [change]))
+    patched = move_distribution(logits_under(agent, base, [change]))
     target = move_probabilities(agent, source)
     assert np.allclose(table["kl"], kl_divergence(target, patched), atol=1e-5)
     assert np.allclose(table["kl_base"], kl_divergence(target, move_probabilities(agent, base)))

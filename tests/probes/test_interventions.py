@@ -13,7 +13,7 @@ from rlbilinear.probes.interventions import (
     Scale,
     activations,
     logits_after,
-    run,
+    logits_under,
 )
 from rlbilinear.probes.subspaces import component, random_subspace
 
@@ -42,13 +42,13 @@ def output(agent, observations, layer, *interventions):
 
 
 def test_without_interventions_nothing_changes(agent, observations):
-    assert torch.equal(run(agent, observations), agent.logits(observations))
+    assert torch.equal(logits_under(agent, observations), agent.logits(observations))
 
 
 @pytest.mark.parametrize("layer", ["pool1", "block1", "block1.bilinear", "flatten", "dense"])
 def test_full_interchange_gives_the_others_logits(agent, observations, others, layer):
     change = Intervention(layer, Interchange(others))
-    patched = run(agent, observations, [change], batch=2)  # 2: the rows are kept apart
+    patched = logits_under(agent, observations, [change], batch=2)  # 2: the rows are kept apart
     if layer == "block1.bilinear":  # the skip still carries its own
         assert not torch.allclose(patched, agent.logits(others), atol=1e-4)
     else:
@@ -109,7 +109,7 @@ def test_logits_after_a_layer_are_those_of_a_run_with_its_outputs_replaced(
     agent, observations, others, layer
 ):
     theirs = output(agent, others, layer)
-    replaced = run(agent, observations, [Intervention(layer, Replace(theirs))])
+    replaced = logits_under(agent, observations, [Intervention(layer, Replace(theirs))])
     assert torch.allclose(logits_after(agent, layer, theirs, batch=3), replaced, atol=1e-5)
 
 
@@ -118,25 +118,29 @@ def hooks(agent):
 
 
 def test_hooks_are_removed_also_after_an_error(agent, observations):
-    run(agent, observations, [Intervention("pool1", Scale(0.0))])
+    logits_under(agent, observations, [Intervention("pool1", Scale(0.0))])
     assert not hooks(agent)
     with pytest.raises(ValueError, match="does not fit"):
-        run(agent, observations, [Intervention("pool1", Add(torch.zeros(7)))])
+        logits_under(agent, observations, [Intervention("pool1", Add(torch.zeros(7)))])
     assert not hooks(agent)
 
 
 def test_bad_input_is_refused(agent, observations, others):
     with pytest.raises(ValueError, match="unknown layer 'pool9'; choose from stem"):
-        run(agent, observations, [Intervention("pool9", Scale(0.0))])
+        logits_under(agent, observations, [Intervention("pool9", Scale(0.0))])
     with pytest.raises(ValueError, match="sources: 3 for 5"):
-        run(agent, observations, [Intervention("pool1", Interchange(others[:3]))])
+        logits_under(agent, observations, [Intervention("pool1", Interchange(others[:3]))])
     with pytest.raises(ValueError, match="values: 3 for 5"):
-        run(agent, observations, [Intervention("pool1", Add(torch.zeros(3, CHANNELS, 16, 16)))])
+        logits_under(
+            agent, observations, [Intervention("pool1", Add(torch.zeros(3, CHANNELS, 16, 16)))]
+        )
     with pytest.raises(ValueError, match="no output of its own"):
-        run(agent, observations, [Intervention("block1.bilinear.left", Scale(0.0))])
+        logits_under(agent, observations, [Intervention("block1.bilinear.left", Scale(0.0))])
     with pytest.raises(ValueError, match="not orthonormal"):
         Intervention("pool1", Scale(0.0), torch.ones(2, CHANNELS))
     with pytest.raises(ValueError, match="does not fit"):
-        run(agent, observations, [Intervention("pool1", Scale(0.0), torch.eye(CHANNELS + 1))])
+        logits_under(
+            agent, observations, [Intervention("pool1", Scale(0.0), torch.eye(CHANNELS + 1))]
+        )
     with pytest.raises(ValueError, match=r"'block1\.bilinear' is no step.*choose from stem, pool1"):
         logits_after(agent, "block1.bilinear", torch.zeros(2, CHANNELS, 16, 16))

@@ -7,7 +7,7 @@ from rlbilinear.agents import Agent
 from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.heads import policy_form, trunk_shape
 from rlbilinear.convolution import as_convolution
-from rlbilinear.probes.patches import Frames, play, top_activations, windows_through
+from rlbilinear.probes.patches import Frames, played_frames, top_activations, windows_through
 from rlbilinear.receptive import Rectangle
 
 BLOCK, BEFORE = "block2.bilinear", "block1"
@@ -125,7 +125,7 @@ def test_frames_are_those_of_play():
     """The same levels and random choices as `evaluate`: the same episodes, step by step."""
     agent = agents.load("maze-bimpala-compact", device="cpu")
     levels = [3, 5, 8]
-    frames = list(play(agent, levels, chunk=2, seed=4))
+    frames = list(played_frames(agent, levels, chunk=2, seed=4))
     seen = [(level, step) for f in frames for level, step in zip(f.levels, f.steps, strict=True)]
     assert len({*seen}) == len(seen)
     lengths = [sum(level == each for level, _ in seen) for each in levels]

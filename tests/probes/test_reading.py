@@ -19,7 +19,7 @@ from rlbilinear.probes.dataset import collect
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.reading import (
     ALPHAS,
-    compare,
+    compare_probes,
     fit_probe,
     patches,
     permute_by_level,
@@ -98,7 +98,7 @@ def test_cells_are_read_as_the_feature_map_is(data):
 
 
 def test_presence_compared_with_its_controls(agent, data):
-    table = compare(agent, *data, LAYER, cheese_presence, n_resamples=50).set_index("name")
+    table = compare_probes(agent, *data, LAYER, cheese_presence, n_resamples=50).set_index("name")
     assert list(table.index) == [
         "probe",
         "permuted",
@@ -124,7 +124,7 @@ def test_presence_compared_with_its_controls(agent, data):
 
 def test_positions_compared_with_their_controls(agent, data):
     probe = LinearProbe(kind="position", spatial="dense", alphas=(1e3,))
-    table = compare(agent, *data, LAYER, cheese_position, probe=probe, n_resamples=50)
+    table = compare_probes(agent, *data, LAYER, cheese_position, probe=probe, n_resamples=50)
     table = table.set_index("name")
     assert list(table.index) == ["probe", "permuted", "untrained", "pixels", "base rate"]
     assert abs(table.loc["base rate", "r2"]) < 0.2
@@ -153,7 +153,7 @@ def test_positions_are_read_where_the_map_shows_them(data):
 
 def test_positions_from_vectors(agent, data):
     probe = LinearProbe(kind="position", spatial="dense", alphas=(1e3,))
-    table = compare(agent, *data, "dense", cheese_position, probe=probe, n_resamples=20)
+    table = compare_probes(agent, *data, "dense", cheese_position, probe=probe, n_resamples=20)
     assert np.isfinite(table["r2"]).all() and len(table) == 5
 
 
@@ -197,4 +197,4 @@ def test_bad_input_lists_what_there_is(agent, data):
     with pytest.raises(ValueError, match=r"read from feature maps, dense gives \(8,\)"):
         fit_probe(fit, "dense", cheese_presence)
     with pytest.raises(ValueError, match="both fitted to and held out"):
-        compare(agent, fit, fit, LAYER, cheese_presence)
+        compare_probes(agent, fit, fit, LAYER, cheese_presence)

@@ -184,27 +184,29 @@ def test_script_does_the_same_and_the_same_seed_gives_the_same_tables(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("twin", ["beside", "instead"])
-def test_a_relu_agent_is_validated_by_its_quadratic_twin(
-    script, relu_agent, twin, tmp_path, monkeypatch
+@pytest.mark.parametrize("surrogate", ["beside", "instead"])
+def test_a_relu_agent_is_validated_by_its_quadratic_surrogate(
+    script, relu_agent, surrogate, tmp_path, monkeypatch
 ):
     relu_agent.save(tmp_path / "relu")
     sizes = [f"--{name.replace('_', '-')}={size}" for name, size in SIZES.items()]
-    options = ["--agent", tmp_path / "relu", "--layer", "block1", "--twin", twin, *sizes]
+    options = ["--agent", tmp_path / "relu", "--layer", "block1", "--surrogate", surrogate, *sizes]
     run_script(script, monkeypatch, *options, "--out", tmp_path / "run")
-    assert "quadratic twin" in json.loads((tmp_path / "run/settings.json").read_text())["agent"]
+    assert (
+        "quadratic surrogate" in json.loads((tmp_path / "run/settings.json").read_text())["agent"]
+    )
     tables = {path.stem for path in (tmp_path / "run/tables").iterdir()}
     assert {"explained", "eigenfilters", "eigenfilter-counts", "writers", "edits"} <= tables
     writers = pd.read_csv(tmp_path / "run/tables/writers.csv").writer
     assert set(writers) == {"pool1", "block1.branch"}
     (explained,) = pd.read_csv(tmp_path / "run/tables/explained.csv").itertuples()
-    assert explained.r2 < explained.r2_inside < (1 if twin == "beside" else 1 + 1e-9)
-    assert (explained.r2_inside > 1 - 1e-6) == (twin == "instead")
+    assert explained.r2 < explained.r2_inside < (1 if surrogate == "beside" else 1 + 1e-9)
+    assert (explained.r2_inside > 1 - 1e-6) == (surrogate == "instead")
     edited = agents.load(tmp_path / "run/agents/all-eigenfilters-of-block1-ablated", device="cpu")
     relus = [m for m in edited.layer("block1.branch").modules() if isinstance(m, torch.nn.ReLU)]
-    assert bool(relus) == (twin == "beside")
+    assert bool(relus) == (surrogate == "beside")
     text = (tmp_path / "run/report.md").read_text()
-    assert ("those of the agent's quadratic twin" in text) == (twin == "beside")
+    assert ("those of the agent's quadratic surrogate" in text) == (surrogate == "beside")
 
 
 @pytest.mark.parametrize(
@@ -216,8 +218,8 @@ def test_a_relu_agent_is_validated_by_its_quadratic_twin(
         (["--concept", "mouse_position"], r"no counterfactual pairs for 'mouse_position'; choose"),
         (["--levels", "2"], r"levels must be at least 5, got 2"),
         (
-            ["--twin", "beside"],
-            r"twin: the agent has no ReLU blocks to approximate: Agent\(bimpala",
+            ["--surrogate", "beside"],
+            r"surrogate: the agent has no ReLU blocks to approximate: Agent\(bimpala",
         ),
         (["--device", "abacus"], r"no device 'abacus' here; choose from auto, cpu"),
     ],

@@ -5,7 +5,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from rlbilinear import replace_layers
-from rlbilinear.layer_subsets import compare, subsets, sweep_subsets
+from rlbilinear.layer_subsets import compare_outputs, subsets, sweep_subsets
 from rlbilinear.swapping import group_layers, replaceable
 
 
@@ -23,7 +23,7 @@ def inputs(*shape):
 def test_comparison_against_scipy(mlp):
     x, labels = inputs(70, 6), torch.arange(70) % 4
     other = replace_layers(mlp, ["layer1"], 1, x).network
-    found = compare(mlp, other, list(x.split(20)), labels)
+    found = compare_outputs(mlp, other, list(x.split(20)), labels)
     ours, theirs = (each(x).detach() for each in (mlp, other))
     kl = np.mean([entropy(p, q) for p, q in zip(ours.softmax(1), theirs.softmax(1), strict=True)])
     assert found.kl == pytest.approx(kl)
@@ -31,7 +31,7 @@ def test_comparison_against_scipy(mlp):
     assert found.agreement == (theirs.argmax(1) == ours.argmax(1)).double().mean().item()
     unexplained = ((ours - theirs) ** 2).mean(0) / ours.var(0, correction=0)
     assert found.r2 == pytest.approx(1 - unexplained.mean().item())
-    itself = compare(mlp, mlp, x)
+    itself = compare_outputs(mlp, mlp, x)
     assert (itself.kl, itself.agreement, itself.r2) == (0, 1, 1) and np.isnan(itself.accuracy)
 
 
@@ -42,7 +42,7 @@ def test_every_subset_is_swept(mlp):
     table = sweep_subsets(mlp, layers, (1, 2), x, x, torch.zeros(80, dtype=torch.long))
     assert len(table) == 1 + 7 * 2 * 2
     (row,) = table.query("layers == 'layer1+layer3' and degree == 2 and reestimated").itertuples()
-    direct = compare(mlp, replace_layers(mlp, ["layer1", "layer3"], 2, x).network, x)
+    direct = compare_outputs(mlp, replace_layers(mlp, ["layer1", "layer3"], 2, x).network, x)
     assert (row.kl, row.replaced) == (pytest.approx(direct.kl), 2)
     single = table[table.replaced == 1].groupby(["layers", "degree"]).kl
     assert (single.max() == single.min()).all()  # nothing comes before it
@@ -51,6 +51,6 @@ def test_every_subset_is_swept(mlp):
 def test_bad_arguments_are_named(mlp):
     x = inputs(10, 6)
     with pytest.raises(ValueError, match="labels: expected 10, got 3"):
-        compare(mlp, mlp, x, torch.zeros(3))
+        compare_outputs(mlp, mlp, x, torch.zeros(3))
     with pytest.raises(ValueError, match="expected outputs"):
-        compare(mlp, mlp[:-1], x)
+        compare_outputs(mlp, mlp[:-1], x)

@@ -11,16 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy import optimize, stats
 
+from rlbilinear.statistics.intervals import Interval, percentiles
+
 Levels = Shaped[np.ndarray, "n"]
 Statistic = Callable[[np.ndarray], float]
-
-
-class Interval(NamedTuple):
-    """An estimate with its confidence interval; nan where there is none."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 class PairedDifference(NamedTuple):
@@ -96,7 +90,7 @@ def bootstrap_interval(
         statistic(values[np.concatenate([rows[level] for level in one])])
         for one in _drawn(len(rows), n_resamples, seed)
     ]
-    return _percentiles(statistic(values), np.array(resampled), confidence)
+    return percentiles(statistic(values), np.array(resampled), confidence)
 
 
 def bootstrap_of_means(
@@ -127,7 +121,7 @@ def bootstrap_of_means(
     counts = np.array([len(some) for some in rows])
     drawn = _drawn(len(rows), n_resamples, seed)
     means = sums[drawn].sum(1) / counts[drawn].sum(1)[:, None]
-    return _percentiles(function(values.mean(0)), function(means), confidence)
+    return percentiles(function(values.mean(0)), function(means), confidence)
 
 
 def level_means(values: Float[np.ndarray, "n"], levels: Levels) -> Float[np.ndarray, "levels"]:
@@ -260,14 +254,6 @@ def smallest_effect(
 
 def _drawn(levels: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples levels"]:
     return np.random.default_rng(seed).integers(levels, size=(resamples, levels))
-
-
-def _percentiles(
-    estimate: float | np.ndarray, resampled: Float[np.ndarray, "resamples"], confidence: float
-) -> Interval:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, (tail, 1 - tail))
-    return Interval(float(estimate), float(low), float(high))
 
 
 def _cohens_d(differences: Float[np.ndarray, "levels"]) -> float:

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from rlbilinear.statistics import Interval
+from rlbilinear.statistics.intervals import CONFIDENCE, Interval, percentiles
 
-CONFIDENCE = 0.95
 FEW = 5
 """With fewer runs a game, the bootstrap's intervals are too narrow to lean on."""
 
@@ -92,9 +91,7 @@ def stratified_bootstrap(
         return values[random.integers(len(values), size=(resamples, len(values)))]
 
     found = statistic(*([drawn(values) for values in games] for games in samples))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(found, (tail, 1 - tail))
-    return Interval(estimate, float(low), float(high))
+    return percentiles(estimate, found)
 
 
 def probability_of_improvement(

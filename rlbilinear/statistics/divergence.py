@@ -1,0 +1,25 @@
+"""How far one distribution over few outcomes is from another, from their logarithms."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def kl_divergence(
+    log_p: Float[Tensor, "*batch outcomes"], log_q: Float[Tensor, "*batch outcomes"]
+) -> Float[Tensor, "*batch"]:
+    """Return KL(p || q) in nats, from log-probabilities.
+
+    Probabilities themselves would not do: one below 5e-324 is 0, and the divergence infinite. An
+    outcome of probability 0 under p counts nothing. It is NaN where a log-probability is.
+    """
+    p = log_p.exp()
+    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1)
+
+
+def kl_of_logits(
+    logits_p: Float[Tensor, "*batch outcomes"], logits_q: Float[Tensor, "*batch outcomes"]
+) -> Float[Tensor, "*batch"]:
+    """Return KL(p || q) in nats of the softmaxes of logits, in float64."""
+    log_p, log_q = (logits.double().log_softmax(-1) for logits in (logits_p, logits_q))
+    return kl_divergence(log_p, log_q)

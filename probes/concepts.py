@@ -109,7 +109,7 @@ def overlap(
     """
     rows, columns = _last_two(cells)
     height, width = feature_shape
-    return _means(rows, height)[:, ::-1] @ cells @ _means(columns, width).T
+    return area_weights(rows, height)[:, ::-1] @ cells @ area_weights(columns, width).T
 
 
 def to_cells(
@@ -131,11 +131,15 @@ def to_cells(
         ValueError: ``maps`` has fewer than two dimensions, or a size is not positive.
     """
     height, width = _last_two(maps)
-    return _means(height, world)[::-1] @ maps @ _means(width, world).T
+    return area_weights(height, world)[::-1] @ maps @ area_weights(width, world).T
 
 
-def _means(parts: int, others: int) -> Float[np.ndarray, "others parts"]:
-    """Weights that average a line cut into equal ``parts`` over each of ``others`` equal cuts."""
+def area_weights(parts: int, others: int) -> Float[np.ndarray, "others parts"]:
+    """Weights that average a line cut into equal ``parts`` over each of ``others`` equal cuts.
+
+    Raises:
+        ValueError: a number that is not positive.
+    """
     if parts < 1 or others < 1:
         raise ValueError(f"sizes must be positive, got {parts} and {others}")
     # Lengths in units of 1 / (parts * others) are whole numbers: the weights are exact.

@@ -1,0 +1,409 @@
+"""A concept as data: labelled states, and pairs of states alike but for the concept.
+
+No simulator is needed. Whoever has arrays gives arrays; whoever has states as values gives a
+`CausalConcept` and calls `concept_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+Kind = Literal["map", "class", "scalar"]
+LEAST_GROUPS = 5
+"""Fewer groups (levels) on a side allow no interval and no test."""
+
+State = TypeVar("State")
+Images = Shaped[np.ndarray, "n channels height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """States with the concept's labels.
+
+    Attributes:
+        observations: as the policy sees them, channels first.
+        labels: of a ``map``: ``(n, rows, columns)`` of 0 and 1, row 0 at the *top* as in the
+            picture; of a ``class``: ``(n,)`` integers; of a ``scalar``: ``(n,)`` numbers.
+        groups: the level of each, or another group: states of one group are no independent
+            observations. Intervals and tests count groups.
+    """
+
+    observations: Images
+    labels: Shaped[np.ndarray, "n *label"]
+    groups: Shaped[np.ndarray, "n"]
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def select(self, chosen: Bool[np.ndarray, "n"]) -> Examples:
+        """Return the states where ``chosen`` is true."""
+        return Examples(self.observations[chosen], self.labels[chosen], self.groups[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of states alike but for the concept.
+
+    Attributes:
+        base: what the policy sees.
+        source: the counterpart, with another value of the concept.
+        groups: the level, or another group, of each pair.
+        base_behaviour: what is right in the base: an index of the behaviours; None when it is not
+            known. Then what the policy itself does in the source is what should follow.
+        source_behaviour: what is right in the source.
+        base_place: where in the picture the concept is, ``(y, x)`` from 0 to 1 with 0 at the top
+            left, for concepts that are in one place.
+        source_place: the same in the source.
+        base_value: the concept's value, for classes and scalars.
+        source_value: the same in the source.
+    """
+
+    base: Images
+    source: Images
+    groups: Shaped[np.ndarray, "n"]
+    base_behaviour: Int[np.ndarray, "n"] | None = None
+    source_behaviour: Int[np.ndarray, "n"] | None = None
+    base_place: Float[np.ndarray, "n 2"] | None = None
+    source_place: Float[np.ndarray, "n 2"] | None = None
+    base_value: Shaped[np.ndarray, "n"] | None = None
+    source_value: Shaped[np.ndarray, "n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def select(self, chosen: Bool[np.ndarray, "n"]) -> Pairs:
+        """Return the pairs where ``chosen`` is true."""
+        fields = vars(self).items()
+        return Pairs(**{name: None if each is None else each[chosen] for name, each in fields})
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptData:
+    """All that is asked about one concept; fitting and held-out groups are disjoint.
+
+    Attributes:
+        name: of the concept.
+        kind: ``map``: it is in places of the picture; ``class`` or ``scalar``: it is one value of
+            the whole state.
+        fit: states of the fitting groups.
+        held_out: states of the others, on which the reading is scored.
+        fit_pairs: pairs of the fitting groups.
+        pairs: pairs of the others, on which every claim is decided.
+        behaviours: which behaviour each action of the policy is, so that actions with the same
+            effect count as one; None: each action is its own.
+        unrelated: held-out states that the concept has no part in, such as those without it: an
+            edit that is specific leaves the policy alone there. None: that claim is left out.
+        other: labels of another concept of the fitting states, as a control; of the same kind.
+        other_name: of that concept.
+
+    Raises:
+        ValueError: shapes, labels, pairs or groups that allow no answer; it says which.
+    """
+
+    name: str
+    kind: Kind
+    fit: Examples
+    held_out: Examples
+    fit_pairs: Pairs
+    pairs: Pairs
+    behaviours: Int[np.ndarray, "actions"] | None = None
+    unrelated: Examples | None = None
+    other: Shaped[np.ndarray, "n *label"] | None = None
+    other_name: str = "another concept"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind: choose from {', '.join(get_args(Kind))}, got {self.kind!r}")
+        for name in ("fit", "held_out"):
+            _check_examples(name, getattr(self, name), self.kind)
+        for name in ("fit_pairs", "pairs"):
+            _check_pairs(name, getattr(self, name), self.behaviours)
+        if self.unrelated is not None:
+            _check_groups("unrelated", self.unrelated.groups, len(self.unrelated))
+        for ours, theirs in (("fit", "held_out"), ("fit_pairs", "pairs"), ("fit", "pairs")):
+            one, two = (np.unique(getattr(self, each).groups) for each in (ours, theirs))
+            if len(shared := np.intersect1d(one, two)):
+                raise ValueError(f"groups in both {ours} and {theirs}: {_some(shared)}")
+        if self.other is not None and np.shape(self.other) != np.shape(self.fit.labels):
+            raise ValueError(
+                f"other: expected labels of shape {np.shape(self.fit.labels)} as those of fit, "
+                f"got {np.shape(self.other)}"
+            )
+
+    @classmethod
+    def split(
+        cls,
+        name: str,
+        kind: Kind,
+        examples: Examples,
+        pairs: Pairs,
+        *,
+        fit_share: float = 0.5,
+        seed: int = 0,
+        unrelated: Examples | None = None,
+        behaviours: Int[np.ndarray, "actions"] | None = None,
+        other: Shaped[np.ndarray, "n *label"] | None = None,
+        other_name: str = "another concept",
+    ) -> ConceptData:
+        """Split examples and pairs by group into fitting and held-out ones.
+
+        Args:
+            name: of the concept.
+            kind: ``map``, ``class`` or ``scalar``.
+            examples: labelled states.
+            pairs: pairs of states alike but for the concept.
+            fit_share: share of the groups that are fitted on.
+            seed: of the split.
+            unrelated: as for the class; only states of held-out groups are kept.
+            behaviours: as for the class.
+            other: labels of another concept, of ``examples``.
+            other_name: of that concept.
+
+        Raises:
+            ValueError: as for the class, or a share outside 0..1.
+        """
+        if not 0 < fit_share < 1:
+            raise ValueError(f"fit_share: expected a share between 0 and 1, got {fit_share}")
+        groups = np.unique(np.concatenate([examples.groups, pairs.groups]))
+        drawn = np.random.default_rng(seed).permutation(groups)
+        fitting = drawn[: round(fit_share * len(drawn))]
+        of_examples, of_pairs = (np.isin(each.groups, fitting) for each in (examples, pairs))
+        if unrelated is not None:
+            unrelated = unrelated.select(~np.isin(unrelated.groups, fitting))
+        return cls(
+            name,
+            kind,
+            examples.select(of_examples),
+            examples.select(~of_examples),
+            pairs.select(of_pairs),
+            pairs.select(~of_pairs),
+            behaviours,
+            unrelated,
+            None if other is None else other[of_examples],
+            other_name,
+        )
+
+
+@dataclass(frozen=True)
+class CausalConcept(Generic[State]):
+    """A concept of states that are values: what is true of them, and the same situation otherwise.
+
+    Attributes:
+        name: in tables.
+        kind: ``map``, ``class`` or ``scalar``.
+        label: a state's label, as `Examples.labels` has them.
+        counterfactual: the same situation with another value of the concept, drawn at random;
+            None when this state allows none.
+        behaviour: what is right in a state, an index of the behaviours; None: not known, in which
+            case the pair is left out. Without this function the policy's own behaviour counts.
+        place: where in the picture the concept is, as `Pairs.base_place` has it.
+        without: the same situation without the concept, for `ConceptData.unrelated`.
+    """
+
+    name: str
+    kind: Kind
+    label: Callable[[State], Shaped[np.ndarray, "*label"] | float]
+    counterfactual: Callable[[State, np.random.Generator], State | None]
+    behaviour: Callable[[State], int | None] | None = None
+    place: Callable[[State], tuple[float, float]] | None = None
+    without: Callable[[State], State | None] | None = None
+
+
+def concept_data(
+    concept: CausalConcept[State],
+    sample: Callable[[int, np.random.Generator], State],
+    observe: Callable[[Sequence[State]], Images],
+    fit_levels: Iterable[int],
+    levels: Iterable[int],
+    *,
+    states_per_level: int = 8,
+    pairs_per_level: int = 3,
+    behaviours: Int[np.ndarray, "actions"] | None = None,
+    other: CausalConcept[State] | None = None,
+    seed: int = 0,
+    tries: int = 50,
+) -> ConceptData:
+    """Draw the states and pairs of a concept from states that are values.
+
+    Pairs whose behaviours are the same are drawn again: there the concept does not matter.
+
+    Args:
+        concept: what is asked about.
+        sample: draws a state of a level.
+        observe: draws pictures of states, as the policy sees them.
+        fit_levels: levels to fit on.
+        levels: held-out levels, disjoint from these.
+        states_per_level: labelled states of each level.
+        pairs_per_level: pairs of each level.
+        behaviours: which behaviour each action is.
+        other: another concept of the same kind, as a control.
+        seed: of all that is drawn.
+        tries: states drawn for a pair, before a level is found to have too few.
+
+    Raises:
+        ValueError: a level allows no pairs, or the data allow no answer.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = {
+        name: [(level, sample(level, rng)) for level in numbers for _ in range(states_per_level)]
+        for name, numbers in (("fit", [*fit_levels]), ("held_out", [*levels]))
+    }
+    pairs = {
+        name: [
+            (level, *_pair(concept, sample, level, rng, tries))
+            for level in dict.fromkeys(level for level, _ in states)
+            for _ in range(pairs_per_level)
+        ]
+        for name, states in drawn.items()
+    }
+
+    def examples(states: Sequence[tuple[int, State]]) -> Examples:
+        values = [state for _, state in states]
+        labels = np.stack([np.asarray(concept.label(state)) for state in values])
+        return Examples(observe(values), labels, np.array([level for level, _ in states]))
+
+    unrelated = None
+    if concept.without is not None:
+        rest = [(level, concept.without(base)) for level, base, _ in pairs["held_out"]]
+        there = [(level, state) for level, state in rest if state is not None]
+        if there:
+            unrelated = examples(there)
+    return ConceptData(
+        concept.name,
+        concept.kind,
+        examples(drawn["fit"]),
+        examples(drawn["held_out"]),
+        _as_pairs(concept, pairs["fit"], observe),
+        _as_pairs(concept, pairs["held_out"], observe),
+        behaviours,
+        unrelated,
+        None
+        if other is None
+        else np.stack([np.asarray(other.label(state)) for _, state in drawn["fit"]]),
+        "another concept" if other is None else other.name,
+    )
+
+
+def permute_labels(examples: Examples, seed: int) -> Examples:
+    """Give each group's states the labels of another group, which no two groups share."""
+    names = np.random.default_rng(seed).permutation(np.unique(examples.groups))
+    labels = np.empty_like(examples.labels)
+    for group, other in zip(names, np.roll(names, 1), strict=True):
+        states = np.flatnonzero(examples.groups == group)
+        theirs = examples.labels[examples.groups == other]
+        labels[states] = np.resize(theirs, (len(states), *labels.shape[1:]))
+    return replace(examples, labels=labels)
+
+
+def _pair(
+    concept: CausalConcept[State],
+    sample: Callable[[int, np.random.Generator], State],
+    level: int,
+    rng: np.random.Generator,
+    tries: int,
+) -> tuple[State, State]:
+    for _ in range(tries):
+        base = sample(level, rng)
+        source = concept.counterfactual(base, rng)
+        if source is None:
+            continue
+        if concept.behaviour is not None:
+            ours, theirs = concept.behaviour(base), concept.behaviour(source)
+            if ours is None or theirs is None or ours == theirs:
+                continue
+        return base, source
+    raise ValueError(
+        f"{concept.name}: none of {tries} states of level {level} has a counterpart in which "
+        "another behaviour is right; leave the level out"
+    )
+
+
+def _as_pairs(
+    concept: CausalConcept[State],
+    pairs: Sequence[tuple[int, State, State]],
+    observe: Callable[[Sequence[State]], Images],
+) -> Pairs:
+    levels, base, source = zip(*pairs, strict=True)
+    sides: dict[str, np.ndarray] = {}
+    for name, states in (("base", base), ("source", source)):
+        sides[name] = observe(states)
+        if concept.behaviour is not None:
+            sides[f"{name}_behaviour"] = np.array([concept.behaviour(state) for state in states])
+        if concept.place is not None:
+            sides[f"{name}_place"] = np.array([concept.place(state) for state in states], float)
+        if concept.kind != "map":
+            sides[f"{name}_value"] = np.array([concept.label(state) for state in states])
+    return Pairs(groups=np.array(levels), **sides)
+
+
+def _check_groups(name: str, groups: np.ndarray, states: int) -> None:
+    if np.shape(groups) != (states,):
+        raise ValueError(f"{name}: expected a group for each of {states} states, got {len(groups)}")
+    if len(np.unique(groups)) < LEAST_GROUPS:
+        raise ValueError(
+            f"{name}: expected at least {LEAST_GROUPS} groups (levels), "
+            f"got {len(np.unique(groups))}"
+        )
+
+
+def _check_examples(name: str, given: Examples, kind: Kind) -> None:
+    labels, n = np.asarray(given.labels), len(given)
+    expected = "(n, rows, columns)" if kind == "map" else "(n,)"
+    if labels.ndim != (3 if kind == "map" else 1) or len(labels) != n:
+        raise ValueError(
+            f"{name}: expected labels {expected} of {n} states for a {kind}, got {labels.shape}"
+        )
+    _check_groups(name, given.groups, n)
+    if not np.isfinite(labels).all():
+        raise ValueError(f"{name}: {int((~np.isfinite(labels)).sum())} labels are not finite")
+    values = np.unique(labels)
+    if len(values) < 2:
+        raise ValueError(f"{name}: all labels are {_some(values)}: there is nothing to read")
+    if kind == "map" and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{name}: labels of a map are 0 and 1, got {_some(values)}")
+    if kind == "class" and not np.array_equal(values, np.round(values)):
+        raise ValueError(f"{name}: labels of a class are integers, got {_some(values)}")
+
+
+def _check_pairs(name: str, given: Pairs, behaviours: np.ndarray | None) -> None:
+    n = len(given)
+    for side in ("base", "source"):
+        if len(getattr(given, side)) != n:
+            raise ValueError(f"{name}: {len(getattr(given, side))} of {side} for {n} groups")
+        for part, shape in (("behaviour", (n,)), ("place", (n, 2)), ("value", (n,))):
+            values = getattr(given, f"{side}_{part}")
+            if values is not None and np.shape(values) != shape:
+                raise ValueError(f"{name}: expected {side}_{part} {shape}, got {np.shape(values)}")
+    for part in ("behaviour", "place", "value"):
+        if (getattr(given, f"base_{part}") is None) != (getattr(given, f"source_{part}") is None):
+            raise ValueError(f"{name}: give {part} of both base and source, or of neither")
+    _check_groups(name, given.groups, n)
+    equal = np.flatnonzero((given.base == given.source).reshape(n, -1).all(1))
+    if len(equal):
+        raise ValueError(f"{name}: base and source are the same picture in pairs {_some(equal)}")
+    if given.base_behaviour is None or given.source_behaviour is None:
+        return
+    same = np.flatnonzero(given.base_behaviour == given.source_behaviour)
+    if len(same):
+        raise ValueError(
+            f"{name}: the same behaviour is right in base and source of pairs {_some(same)}: there "
+            "the concept does not matter"
+        )
+    if behaviours is not None:
+        known = np.unique(behaviours)
+        asked = np.unique(np.concatenate([given.base_behaviour, given.source_behaviour]))
+        if len(unknown := np.setdiff1d(asked, known)):
+            raise ValueError(
+                f"{name}: no action is of behaviour {_some(unknown)}; there are {_some(known)}"
+            )
+
+
+def _some(values: np.ndarray) -> str:
+    """List values, the first few of many."""
+    shown = ", ".join(str(value) for value in values[:5].tolist())
+    return shown + (f", ... ({len(values)} in all)" if len(values) > 5 else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -78,8 +78,10 @@ class Pairs:
 
     def select(self, chosen: Bool[np.ndarray, "n"]) -> Pairs:
         """Return the pairs where ``chosen`` is true."""
-        fields = vars(self).items()
-        return Pairs(**{name: None if each is None else each[chosen] for name, each in fields})
+        own: dict[str, Any] = {
+            name: None if each is None else each[chosen] for name, each in vars(self).items()
+        }
+        return replace(self, **own)
 
 
 @dataclass(frozen=True, eq=False)

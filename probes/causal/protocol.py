@@ -1,8 +1,5 @@
 """The causal questions about one concept of one policy: where it is used, and by which directions.
 
-    report = ask(model, data)      # `data`: a `ConceptData`
-    print(report.table())
-
 Layer and rank are chosen on the fitting groups, every claim is decided on the others. Each effect
 stands beside controls of equal size, and must exceed all of them.
 """
@@ -11,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from rlbilinear.agents import Agent
 from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Pairs, permute_labels
 from rlbilinear.probes.causal.interventions import (
     Layer,
@@ -43,17 +36,13 @@ from rlbilinear.probes.causal.subspaces import (
     tested,
 )
 from rlbilinear.probes.steps.result import Claim
-from rlbilinear.probes.subject import Subject, as_subject
+from rlbilinear.probes.subject import Subject
 from rlbilinear.statistics import (
     against_all,
     bootstrap_interval,
-    kl_divergence,
     level_means,
     smallest_effect,
 )
-
-Policy = Subject | Agent | ActorCriticPolicy | BaseAlgorithm | str
-Auto = Literal["auto"]
 
 RANKS = (1, 2, 4, 8)
 NEAR = 0.02
@@ -483,12 +472,3 @@ def _by_group(
     values: Float[np.ndarray, "n"], groups: np.ndarray, wanted: np.ndarray
 ) -> Float[np.ndarray, "groups"]:
     return np.array([values[groups == group].mean() for group in wanted])
-
-
-def share_of_way(target: LogBehaviour, patched: LogBehaviour, base: LogBehaviour) -> float:
-    """Return how much of the way from the base to the target a policy goes, in KL; 1 is all."""
-    left, whole = kl_divergence(target, patched).mean(), kl_divergence(target, base).mean()
-    return float(1 - left / whole)
-
-
-__all__ = ["Answer", "Asked", "answer", "as_subject", "asked", "choose", "readability"]

@@ -30,8 +30,8 @@ from rlbilinear.probes.causal.subspaces import (
     Reading,
     chance,
     control_subspaces,
+    difference_subspace,
     fit_reading,
-    leading,
     rows_of,
     tested,
 )
@@ -80,8 +80,9 @@ class Answer:
         readable: how well the concept is read there; see `readability`.
         claims: what is claimed of each subspace, with its effect and controls.
         effects: a row a claim: ``direction``, ``claim``, ``effect``, ``low``, ``high``,
-            ``control``, ``strongest`` (of the controls), ``p``, ``groups``, ``smallest`` (the
-            difference from a control that so many groups show with probability 0.8).
+            ``control`` with ``control_low`` and ``control_high``, ``strongest`` (which control it
+            is), ``p``, ``groups``, ``smallest`` (the difference from that control that so many
+            groups show with probability 0.8).
         left_out: claims that could not be asked, with the reason.
         weights: whether the ablation was made in the weights, and how far it is from the same in
             the activations: the largest difference of a log-probability.
@@ -159,7 +160,9 @@ def choose(
             follow = np.empty(len(first))
             for half in (first, ~first):
                 here = torch.from_numpy(half)
-                basis = leading(layer.change[~here], rank)
+                basis = difference_subspace(
+                    layer.change[~here], what.pairs.select(~half), data.kind, rank
+                )
                 follow[half] = _follows(layer.exchange(basis), what.source)[half]
             rows.append({"layer": name, "rank": rank, "follow": follow.mean()})
     table = pd.DataFrame(rows)
@@ -182,7 +185,8 @@ def readability(
 
     Returns:
         A row each for ``probe``, ``permuted labels``, ``untrained network`` and ``base rate``:
-        ``score`` with ``low`` and ``high``; and for the first, ``p`` of exceeding all others.
+        ``score`` with ``low`` and ``high``; and for the first, ``p`` of exceeding the base rate and
+        permuted labels. (A network need not be trained to pass a concept on.)
     """
     held_out, labels = data.held_out, np.asarray(data.held_out.labels)
     outputs = subject.activations(held_out.observations, [layer])[layer]
@@ -207,7 +211,7 @@ def readability(
         value = bootstrap_interval(values, groups, seed=seed)
         row = {"name": name, "score": value.estimate, "low": value.low, "high": value.high}
         if name == "probe":
-            others = {key: each for key, each in scores.items() if key != name}
+            others = {key: scores[key] for key in ("permuted labels", "base rate")}
             row["p"] = against_all(values, others, groups, seed=seed).p_value
         rows.append(row)
     return pd.DataFrame(rows)
@@ -249,7 +253,7 @@ def answer(
         Layer.of(subject, layer, data.kind, data.behaviours, pairs, mean)
         for pairs in (fitting, what.pairs)
     )
-    subspaces, reading = tested(data, fit_outputs, at_fit.change, rank)
+    subspaces, reading = tested(data, fit_outputs, at_fit.change, fitting, rank)
     others = control_subspaces(data, subject, layer, fit_outputs, rank, count=controls, seed=seed)
     measured = _Measured(subject, data, what, here, seed)
     unrelated = None
@@ -392,6 +396,7 @@ class _Measured:
         others = {kind: values[finite] for kind, values in controls.items()}
         value = bootstrap_interval(own, groups, seed=self.seed)
         versus = against_all(own, others, groups, seed=self.seed)
+        control = bootstrap_interval(others[versus.strongest], groups, seed=self.seed)
         apart = level_means(own - others[versus.strongest], groups)
         self.claims.append(
             Claim(
@@ -412,7 +417,9 @@ class _Measured:
                 "effect": value.estimate,
                 "low": value.low,
                 "high": value.high,
-                "control": versus.control,
+                "control": control.estimate,
+                "control_low": control.low,
+                "control_high": control.high,
                 "strongest": versus.strongest,
                 "p": versus.p_value,
                 "groups": len(apart),

@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -135,9 +133,7 @@ def summary(data: ConceptData, found: Answer, verdict: pd.DataFrame) -> str:
         f"other groups, {read['untrained network']:.2f} in an untrained network)"
     )
     if found.readable["p"].iloc[0] >= 0.05:
-        reads = reads.replace(
-            "can be read", "cannot be shown to be read better than by its controls"
-        )
+        reads = reads.replace("can be read", "is not shown to be readable")
     if not used:
         return (
             f"{reads}. No direction tested there is shown to be used. Nothing follows for the "
@@ -237,8 +233,9 @@ def _as_forest(effects: pd.DataFrame) -> pd.DataFrame:
     """Return each claim's effect and its strongest control's, as two rows of one name."""
     name = effects["direction"] + ": " + effects["claim"]
     own = effects[["effect", "low", "high"]].assign(intervention=name, kind="edit")
-    control: Float[np.ndarray, "claims"] = effects["control"].to_numpy()
-    other = own.assign(effect=control, low=control, high=control, kind="control")
+    other = effects[["control", "control_low", "control_high"]]
+    other = other.set_axis(["effect", "low", "high"], axis=1)
+    other = other.assign(intervention=name, kind="control")
     return pd.concat([own, other])
 
 

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from rlbilinear.probes.causal.data import ConceptData, Examples, Kind, permute_labels
+from rlbilinear.probes.causal.data import ConceptData, Examples, Kind, Pairs, permute_labels
 from rlbilinear.probes.concepts import area_weights
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.subject import Subject
@@ -156,6 +156,33 @@ def leading(rows: Rows, rank: int) -> Basis:
     return values.eigenvectors.flip(1)[:, :rank].T.contiguous()
 
 
+def difference_subspace(change: Rows, pairs: Pairs, kind: Kind, rank: int) -> Basis:
+    """Return the directions that change most when only the concept does.
+
+    Of a concept in places, or where the pairs do not say its values: the leading singular vectors
+    of all changes. Of a class: of the mean changes between each two values, so that what changes
+    without regard to the values averages out. Of a scalar: of the slope of the change on the value
+    (one direction), then of what is left.
+    """
+    base, source = pairs.base_value, pairs.source_value
+    if kind == "map" or base is None or source is None:
+        return leading(change, rank)
+    if kind == "scalar":
+        gap = torch.from_numpy(np.asarray(source - base, float))
+        slope = torch.einsum("n,npd->pd", gap, change)
+        first = slope / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny)
+        rest = leading(change - part_along(change, first), rank - 1) if rank > 1 else first[:0]
+        return torch.cat([first, rest])
+    moves, index = np.unique(np.stack([base, source], 1), axis=0, return_inverse=True)
+    index = torch.from_numpy(index.reshape(-1))
+    means = torch.stack([change[index == each].mean(0) for each in range(len(moves))])
+    found = leading(means, rank)
+    if len(found) < rank:
+        rest = leading(change - part_along(change, found), rank - len(found))
+        found = torch.cat([found, rest])
+    return found
+
+
 def orthonormal(directions: Float[Tensor, "n dimension"]) -> Basis:
     """Return an orthonormal basis of what directions span."""
     _, sizes, basis = torch.linalg.svd(directions, full_matrices=False)
@@ -166,6 +193,7 @@ def tested(
     data: ConceptData,
     fit_outputs: Float[Tensor, "n *output"],
     changes: Rows,
+    pairs: Pairs,
     rank: int,
 ) -> tuple[dict[str, Basis], Reading]:
     """Return the subspaces put to the test, and the reading that two of them are of.
@@ -181,7 +209,7 @@ def tested(
     return {
         "probe": orthonormal(weights),
         "pattern": orthonormal(pattern),
-        "difference": leading(changes, rank),
+        "difference": difference_subspace(changes, pairs, data.kind, rank),
     }, reading
 
 
@@ -222,7 +250,8 @@ def control_subspaces(
         rows_of(blank.activations(side, [layer])[layer], data.kind)
         for side in (data.fit_pairs.base, data.fit_pairs.source)
     )
-    found["untrained network"] = [leading(source - base, rank)]
+    blank_difference = difference_subspace(source - base, data.fit_pairs, data.kind, rank)
+    found["untrained network"] = [blank_difference]
     return found
 
 

@@ -1,0 +1,135 @@
+"""Verdicts on policies built by hand: what is read is causal, what is only carried is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading
+from rlbilinear.probes.causal.interventions import Layer, log_behaviour, rows_of
+from rlbilinear.probes.causal.protocol import answer, choose
+from rlbilinear.probes.causal.report import ask
+from rlbilinear.probes.causal.subspaces import leading
+from rlbilinear.probes.subject import as_subject
+from rlbilinear.probes.validation import judge
+
+USED = {"sufficient", "necessary", "steerable"}
+
+
+@pytest.fixture
+def red_policy():
+    return reading(RED)
+
+
+def verdicts(policy, data, **options):
+    found = answer(as_subject(policy), data, "mix", 1, controls=3, **options)
+    table = judge([*found.claims])
+    return found, table.set_index("claim")["verdict"]
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))]
+)
+@pytest.mark.parametrize("make", [in_places, as_class, as_scalar])
+def test_what_is_read_is_causal_and_what_is_carried_is_not(make, seed):
+    policy = reading(RED, seed)
+    sizes = {"seed": seed, "levels": 30}
+    if make is not in_places:
+        sizes |= {"states_per_level": 8, "pairs_per_level": 5}
+    found, used = verdicts(policy, data_of(make(RED, "red"), **sizes))
+    assert {claim for claim in USED if used[f"difference: {claim}"] == "causal"} == USED
+    assert found.readable["p"].iloc[0] < 1e-3
+    found, carried = verdicts(policy, data_of(make(GREEN, "green"), **sizes))
+    assert found.readable["p"].iloc[0] < 1e-3
+    assert not (carried == "causal").any()
+
+
+@pytest.mark.slow
+def test_claims_about_what_is_not_used_are_rarely_called_causal():
+    """Of 500 policies that carry a concept and do not read it, at most 5 % are found to use it.
+
+    The bound is the nominal level; a correct test is above 8 % of 500 with probability 2e-3.
+    """
+    false = 0
+    for seed in range(500):
+        policy = reading(RED, seed)
+        _, verdict = verdicts(policy, data_of(in_places(GREEN, "green"), seed=seed), seed=seed)
+        false += bool((verdict == "causal").any())
+    print(f"{false} of 500 policies")
+    assert false <= 25
+
+
+def test_the_layer_is_chosen_on_fitting_pairs(red_policy):
+    data = data_of(in_places(RED, "red"))
+    table, layer, rank = choose(as_subject(red_policy), data, ["mix"], (1, 2))
+    assert (layer, rank) == ("mix", 1)
+    assert table["follow"].iloc[0] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["map", "class"])
+def test_interventions_are_those_of_plain_forward_hooks(red_policy, kind):
+    data = data_of(in_places(RED, "red") if kind == "map" else as_class(RED, "red"))
+    subject, pairs = as_subject(red_policy), data.pairs
+    mean = rows_of(subject.activations(data.fit.observations, ["mix"])["mix"], kind).mean(0)
+    layer = Layer.of(subject, "mix", kind, None, pairs, mean)
+    basis = leading(layer.change, 2)
+    source = subject.activations(pairs.source, ["mix"])["mix"]
+
+    def hooked(change):
+        handle = red_policy.features_extractor.mix.register_forward_hook(
+            lambda module, inputs, output: change(output)
+        )
+        try:
+            with torch.no_grad():
+                given = red_policy.get_distribution(torch.as_tensor(pairs.base))
+                return given.distribution.logits.double()
+        finally:
+            handle.remove()
+
+    def project(x):
+        if kind == "map":
+            return torch.einsum("kc,kd,ndhw->nchw", basis.float(), basis.float(), x)
+        flat = x.flatten(1)
+        return (flat @ basis.T.float() @ basis.float()).reshape(x.shape)
+
+    centre = mean.float().T.reshape(source.shape[1:]) if kind == "map" else mean[0].float()
+    centre = centre.reshape(source.shape[1:])
+    for ours, theirs in (
+        (layer.exchange(basis), hooked(lambda x: x + project(source - x))),
+        (layer.ablate(basis), hooked(lambda x: x - project(x - centre))),
+        (layer.exchange_all(), hooked(lambda x: source)),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_behaviours_gather_actions_of_the_same_effect():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [800.0, 0.0, 0.0]])
+    found = log_behaviour(logits, np.array([0, 1, 0]))
+    p = logits.double().softmax(1)
+    torch.testing.assert_close(found[0].exp(), torch.stack([p[0, 0] + p[0, 2], p[0, 1]]))
+    torch.testing.assert_close(found[1], torch.tensor([0.0, -800.0]).double())
+    broken = log_behaviour(torch.tensor([[float("nan"), 0.0], [0.0, 0.0]]), None)
+    assert broken[0].isnan().all() and broken[1].isfinite().all()
+    with pytest.raises(ValueError, match="one for each of the 3 actions, got 2"):
+        log_behaviour(logits, np.array([0, 1]))
+
+
+def test_the_report_opens_with_what_can_be_read_used_and_done(red_policy, tmp_path):
+    report = ask(red_policy, data_of(in_places(RED, "red")), controls=2, progress=False)
+    first = report.sections[0].text
+    assert first.startswith("red can be read at ") and "the difference direction is" in first
+    assert "sends the policy after the counterpart in 100% of the pairs" in first
+    assert max(map(len, report.table().splitlines())) <= 100
+    report.save(tmp_path / "report")
+    said = (tmp_path / "report" / "report.md").read_text()
+    assert "*specific* was not asked: no states without the concept were given." in said
+
+
+def test_bad_questions_are_refused_before_work(red_policy):
+    data = data_of(in_places(RED, "red"))
+    for options, said in (
+        ({"layer": "nowhere"}, "layer: choose from auto, mix; got 'nowhere'"),
+        ({"rank": 0}, "rank: expected auto or a number from 1 on, got 0"),
+        ({"controls": 0}, "controls: expected at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ask(red_policy, data, progress=False, **options)

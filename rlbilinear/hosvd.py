@@ -194,15 +194,20 @@ def hosvd(tensor: BilinearTensor) -> HigherOrderSVD:
     """Decompose a tensor by its outputs, through the Gram matrix of them.
 
     Never builds ``outputs x inputs²``: the Gram matrix ``<B_a, B_b>`` comes from products of the
-    factors. As it holds squares, components smaller than about ``1e-8`` of the largest are rounding
-    and are left out. Linear and constant parts take no part: `BilinearTensor.homogeneous` makes
+    factors. As it holds squares, components smaller than about ``1e-8`` of what the hidden units add
+    up to (without their signs) are rounding and are left out. Linear and constant parts take no part: `BilinearTensor.homogeneous` makes
     them part of the tensor where they shall.
     """
     gram = tensor.gram
     energy, vectors = torch.linalg.eigh(gram)
     energy, vectors = energy.flip(0), vectors.flip(1)
+    # Units may cancel: rounding is a share of their sizes, not of what is left of them.
+    sizes = tensor.left.norm(dim=1) * tensor.right.norm(dim=1)
+    scale = (tensor.down.abs() @ sizes).square().amax()
     eps = torch.finfo(energy.dtype).eps
-    kept = energy > max(len(energy), tensor.hidden_features) * eps * energy.amax()
+    kept = energy > max(len(energy), tensor.hidden_features) * eps * scale
+    # Symmetric matrices have so many dimensions; beyond them there is rounding only.
+    kept[tensor.in_features * (tensor.in_features + 1) // 2 :] = False
     outputs = fix_signs(vectors[:, kept].T)
     return HigherOrderSVD(tensor, energy[kept].sqrt(), outputs)
 

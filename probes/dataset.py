@@ -15,6 +15,7 @@ from rlbilinear.envs.pairs import CheeseSource, cheese_counterfactuals
 from rlbilinear.envs.render import observe
 from rlbilinear.envs.simulator import Simulator
 from rlbilinear.probes.concepts import Concept
+from rlbilinear.probes.finite import check_finite
 
 HORIZON = 32
 """Steps of play from which the visited states are taken."""
@@ -152,7 +153,8 @@ def label(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no states, or unknown layer; the message lists them.
+        ValueError: no states, unknown layer (the message lists them), or activations that are not
+            finite (it names the first layer).
     """
     if not len(mazes) or len(mazes) != len(levels):
         raise ValueError(f"expected a level for each state, got {len(levels)} for {len(mazes)}")
@@ -302,10 +304,12 @@ def _visited(
 def _activations(
     agent: Agent, observations: np.ndarray, layers: list[str], progress: bool
 ) -> dict[str, np.ndarray]:
-    parts = [
-        agent.activations(observations[start : start + _BATCH], layers)
-        for start in tqdm(range(0, len(observations), _BATCH), "activations", disable=not progress)
-    ]
+    parts = []
+    for start in tqdm(range(0, len(observations), _BATCH), "activations", disable=not progress):
+        some = observations[start : start + _BATCH]
+        parts.append(agent.activations(some, layers))
+        for output in parts[-1].values():
+            check_finite(agent, some, output)
     return {name: np.concatenate([part[name].cpu().numpy() for part in parts]) for name in layers}
 
 

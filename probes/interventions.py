@@ -145,6 +145,10 @@ def logits_under(
 ) -> Float[Tensor, "n actions"]:
     """Return the agent's action logits under interventions.
 
+    A strong one may drive a bilinear network, a polynomial of high degree, beyond what floats hold:
+    such states keep logits that are not finite, which `rlbilinear.probes.moves` takes as missing.
+    `rlbilinear.probes.finite.finite_by_layer` counts them by layer.
+
     Raises:
         ValueError: see `activations`.
     """

@@ -17,6 +17,7 @@ from rlbilinear.agents.network import HEADS
 from rlbilinear.convolution import convolve
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ProcgenVecEnv
+from rlbilinear.probes.finite import check_finite
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 
 Apart = Literal["level", "frame"]
@@ -127,6 +128,9 @@ def played_frames(
         chunk: levels played side by side.
         steps: at most so many of an episode.
         seed: of the sampling.
+
+    Raises:
+        ValueError: the agent's outputs are not finite in a state; the message names the layer.
     """
     for first in range(0, len(levels), chunk):
         part = np.asarray(levels[first : first + chunk])
@@ -138,7 +142,9 @@ def played_frames(
             for step in range(steps):
                 seen = observations[playing]
                 yield Frames(seen, part[playing], np.full(len(playing), step))
-                scores = agent.logits(seen).cpu().numpy()
+                logits = agent.logits(seen)
+                check_finite(agent, seen, logits)
+                scores = logits.cpu().numpy()
                 gumbel = np.stack([noise[i].gumbel(size=scores.shape[1]) for i in playing])
                 actions = np.zeros(len(part), np.int64)
                 actions[playing] = (scores + gumbel).argmax(1)
@@ -177,7 +183,8 @@ def top_activations(
         weights: what each position counts, as a component's map of `rlbilinear.vector_filters`.
 
     Raises:
-        ValueError: no such step, another choice, a count below 1, or weights of another shape.
+        ValueError: no such step, another choice, a count below 1, weights of another shape, or
+            activations that are not finite.
     """
     if apart not in get_args(Apart) or count < 1:
         raise ValueError(
@@ -193,6 +200,7 @@ def top_activations(
     seen = 0
     for batch in frames:
         x = agent.activations(batch.observations, [before])[before]
+        check_finite(agent, batch.observations, x)
         responses = convolve(x, filters.filters, filters.stride, filters.padding, filters.dilation)
         contributions = filters.values.to(x)[:, None, None] * responses**2
         if weights is not None:

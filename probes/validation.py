@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -174,6 +175,11 @@ def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> StepResult:
         "under the strictest corrected level. Levels are held out by their seeds; small mazes "
         f"come up again: {repeated} of the {sizes.levels} have the walls of a fitting level."
     )
+    if unknown := sum(np.isnan([claim.effect, claim.control]).any() for claim in claims):
+        text += (
+            f" {unknown} claims have no number, and are not shown: with an edit, or its control, "
+            "the agent's outputs are not finite in some states (`finite` in the tables)."
+        )
     return StepResult(
         Section("How the verdict is reached", text, ("rules",)), tables={"rules": table}
     )

@@ -1,5 +1,7 @@
 """How far one distribution over few outcomes is from another, from their logarithms."""
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,13 @@ def kl_divergence(
     """
     p = log_p.exp()
     return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1)
+
+
+def grouped(
+    log_p: Float[Tensor, "*batch outcomes"], groups: Iterable[Iterable[int]]
+) -> Float[Tensor, "*batch groups"]:
+    """Return the log-probability of each group of outcomes."""
+    return torch.stack([log_p[..., [*group]].logsumexp(-1) for group in groups], -1)
 
 
 def kl_of_logits(

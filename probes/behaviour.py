@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
-from rlbilinear.agents import Agent
 from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import (
     STEP_OF_MOVE,
@@ -38,6 +37,7 @@ from rlbilinear.probes.moves import (
     log_move_distribution,
     total_variation,
 )
+from rlbilinear.probes.named import AgentLike, as_agent
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Field:
 
 
 def fields(
-    agent: Agent, mazes: Sequence[Maze], interventions: Iterable[Intervention] = ()
+    agent: AgentLike, mazes: Sequence[Maze], interventions: Iterable[Intervention] = ()
 ) -> list[Field]:
     """Ask the agent with the mouse at every free cell of each maze (12 kB of memory a cell).
 
@@ -97,6 +97,7 @@ def fields(
         mazes: facing and background stay as they are.
         interventions: made on every observation.
     """
+    agent = as_agent(agent)
     cells = [mouse_cells(maze) for maze in mazes]
     placed = [at for maze, own in zip(mazes, cells, strict=True) for at in placements(maze, own)]
     outputs = activations(agent, observe(placed), ["action_net", "value_net"], interventions)
@@ -107,7 +108,7 @@ def fields(
     return [Field(*part) for part in parts]
 
 
-def field(agent: Agent, maze: Maze, interventions: Iterable[Intervention] = ()) -> Field:
+def field(agent: AgentLike, maze: Maze, interventions: Iterable[Intervention] = ()) -> Field:
     """Ask the agent with the mouse at every free cell of one maze."""
     return fields(agent, [maze], interventions)[0]
 
@@ -267,7 +268,7 @@ def reach_grid(field: Field, start: Cell | None = None) -> Float[np.ndarray, "ro
 
 
 def paired_rollouts(
-    agents: Mapping[str, Agent],
+    agents: Mapping[str, AgentLike],
     levels: Iterable[int],
     *,
     mode: str = "easy",
@@ -288,7 +289,8 @@ def paired_rollouts(
         raise ValueError("expected at least one agent")
     seeds = list(levels)
     tables = []
-    for name, agent in agents.items():
+    for name, given in agents.items():
+        agent = as_agent(given)
         played = evaluate(agent, seeds, mode=mode, greedy=greedy, seed=seed, progress=progress)
         played.insert(0, "agent", name)
         tables.append(played)

@@ -10,10 +10,11 @@ from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.probes.interventions import Intervention, activations
+from rlbilinear.probes.named import AgentLike, as_agent
 
 
 def finite_by_layer(
-    agent: Agent, observations: Observations, interventions: Iterable[Intervention] = ()
+    agent: AgentLike, observations: Observations, interventions: Iterable[Intervention] = ()
 ) -> pd.DataFrame:
     """Return in how many states the outputs of each step are finite, under interventions.
 
@@ -24,6 +25,7 @@ def finite_by_layer(
     Raises:
         ValueError: see `interventions.activations`.
     """
+    agent = as_agent(agent)
     names = [name for name in agent.layer_names if "." not in name and name not in HEADS]
     changes = list(interventions)
     outputs = activations(agent, observations, [*names, *HEADS], changes)

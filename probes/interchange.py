@@ -18,26 +18,28 @@ from rlbilinear.probes.moves import (
     log_move_probabilities,
     right_moves,
 )
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 from rlbilinear.probes.subspaces import Subspace, component
 from rlbilinear.statistics import bootstrap_of_means
 
 
 def activation_differences(
-    agent: Agent, pairs: Pairs, layers: Iterable[str]
+    agent: AgentLike, pairs: Pairs, layers: LayerLike | Iterable[LayerLike]
 ) -> dict[str, Float[Tensor, "pairs *output"]]:
     """Return source minus base of each pair at each layer: what the moved cheese changes there.
 
     Raises:
         ValueError: unknown layer; the message lists them.
     """
-    names = list(layers)
+    agent = as_agent(agent)
+    names = as_layers(agent, layers)
     base = agent.activations(pairs.base.observations, names)
     source = agent.activations(pairs.source.observations, names)
     return {name: source[name] - base[name] for name in names}
 
 
 def interchange_table(
-    agent: Agent,
+    agent: AgentLike,
     pairs: Pairs,
     subspaces: Mapping[str, Sequence[Subspace]],
     *,
@@ -65,6 +67,7 @@ def interchange_table(
     Raises:
         ValueError: a layer that is no step of the forward pass, or a basis that does not fit it.
     """
+    agent = as_agent(agent)
     parts: list[pd.DataFrame] = []
     for start in tqdm(range(0, len(pairs), batch), "interchange", disable=not progress):
         some = np.arange(start, min(start + batch, len(pairs)))

@@ -38,7 +38,14 @@ def interval(values: Values, levels: Levels, *, seed: int = 0) -> Interval:
 def difference(a: Values, b: Values, levels: Levels) -> PairedDifference:
     """Return the `paired_difference`; NaN, with p-value 1, where a value is missing."""
     if not (np.isfinite(a) & np.isfinite(b)).all():
-        return PairedDifference(*[np.nan] * 4, p_value=1.0, n_levels=len(np.unique(levels)))
+        return PairedDifference(
+            difference=np.nan,
+            low=np.nan,
+            high=np.nan,
+            effect_size=np.nan,
+            p_value=1.0,
+            n_levels=len(np.unique(levels)),
+        )
     return paired_difference(a, b, levels)
 
 

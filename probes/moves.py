@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlbilinear import statistics
-from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS
 from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes.named import AgentLike, as_agent
 
 Moves = Float[np.ndarray, "n 5"]
 """Probabilities in the order of `envs.Move`: left, down, up, right, stay."""
@@ -45,12 +45,12 @@ def move_distribution(logits: Float[Tensor, "n actions"]) -> Moves:
     return np.exp(log_move_distribution(logits))
 
 
-def log_move_probabilities(agent: Agent, observations: Observations) -> LogMoves:
+def log_move_probabilities(agent: AgentLike, observations: Observations) -> LogMoves:
     """Return the agent's log-probability of each move, in float64."""
-    return log_move_distribution(agent.logits(observations))
+    return log_move_distribution(as_agent(agent).logits(observations))
 
 
-def move_probabilities(agent: Agent, observations: Observations) -> Moves:
+def move_probabilities(agent: AgentLike, observations: Observations) -> Moves:
     """Return the agent's probability of each move, in float64."""
     return np.exp(log_move_probabilities(agent, observations))
 

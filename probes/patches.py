@@ -18,6 +18,7 @@ from rlbilinear.convolution import convolve
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.probes.finite import check_finite
+from rlbilinear.probes.named import AgentLike, as_agent
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 
 Apart = Literal["level", "frame"]
@@ -109,7 +110,7 @@ class TopActivations:
 
 
 def played_frames(
-    agent: Agent,
+    agent: AgentLike,
     levels: Sequence[int],
     *,
     mode: str = "easy",
@@ -132,6 +133,7 @@ def played_frames(
     Raises:
         ValueError: the agent's outputs are not finite in a state; the message names the layer.
     """
+    agent = as_agent(agent)
     for first in range(0, len(levels), chunk):
         part = np.asarray(levels[first : first + chunk])
         noise = [np.random.default_rng([seed, level]) for level in part]
@@ -158,7 +160,7 @@ def played_frames(
 
 
 def top_activations(
-    agent: Agent,
+    agent: AgentLike,
     before: str,
     filters: Eigenfilters,
     frames: Iterable[Frames],
@@ -191,6 +193,7 @@ def top_activations(
             f"expected count >= 1, apart one of {', '.join(get_args(Apart))}; "
             f"got {count} and {apart!r}"
         )
+    agent = as_agent(agent)
     earlier = windows_through(agent, before)
     height, width = filters.filters.shape[2:]
     own = Window((height, width), filters.stride, filters.padding, filters.dilation)

@@ -15,7 +15,7 @@ from rlbilinear.probes.moves import has_policy, move_distribution, right_moves
 from rlbilinear.probes.study import Direction, Study
 
 PlaceMaps = Mapping[Cell, Float[Tensor, "channels height width"]]
-"""What a cheese in a cell adds to a layer's output (`rlbilinear.probes.retarget.cheese_maps`)."""
+"""What a cheese in a cell adds to a layer's output (`retargeting.cheese_maps`)."""
 
 GAINS = (0.5, 1.0, 1.5, 2.0)
 """Sizes of the planted bias, as multiples of what a real cheese adds."""

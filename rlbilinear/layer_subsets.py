@@ -61,7 +61,8 @@ def compare_outputs(
         raise ValueError(f"labels: expected {len(ours)}, got {len(labels)}")
     finite = (ours.isfinite() & theirs.isfinite()).all(1).double().mean().item()
     if finite < 1:
-        return Comparison(*[float("nan")] * 4, finite)
+        missing = float("nan")
+        return Comparison(missing, missing, missing, missing, finite)
     scatter = (ours - ours.mean(0)).square().sum(0)
     varies = torch.where(scatter > 0, scatter, torch.nan)
     chosen = theirs.argmax(1)

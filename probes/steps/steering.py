@@ -16,7 +16,7 @@ from rlbilinear.probes.behaviour import field, vector_field
 from rlbilinear.probes.maps import cell_heatmap, vector_fields
 from rlbilinear.probes.planting import PlaceMaps, along, plantings, steering_table
 from rlbilinear.probes.report import Drawing, Section
-from rlbilinear.probes.retarget import BiasMap, cheese_maps, retarget
+from rlbilinear.probes.retargeting import BiasMap, cheese_maps, retarget
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
 

@@ -14,7 +14,7 @@ from rlbilinear.probes.finite import check_finite, finite_by_layer
 from rlbilinear.probes.interventions import Add, Intervention, logits_under
 from rlbilinear.probes.moves import move_distribution
 from rlbilinear.probes.patches import played_frames
-from rlbilinear.probes.retarget import retarget
+from rlbilinear.probes.retargeting import retarget
 from rlbilinear.probes.videos import side_by_side
 
 MAZES = [Maze.from_seed(level) for level in range(3)]

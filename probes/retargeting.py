@@ -14,6 +14,7 @@ from rlbilinear.envs import Cell, Maze, observe
 from rlbilinear.probes.behaviour import mouse_cells, walk, way
 from rlbilinear.probes.interventions import logits_after
 from rlbilinear.probes.moves import has_policy, log_move_distribution
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layer
 from rlbilinear.probes.subspaces import Basis, component
 
 BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
@@ -21,8 +22,8 @@ BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
 
 
 def cheese_maps(
-    agent: Agent,
-    layer: str,
+    agent: AgentLike,
+    layer: LayerLike,
     mazes: Sequence[Maze],
     basis: Basis | None = None,
     *,
@@ -45,6 +46,8 @@ def cheese_maps(
     Returns:
         A map for each cell that is free, and not the mouse's, in any of the mazes.
     """
+    agent = as_agent(agent)
+    layer = as_layer(agent, layer)
     rng = np.random.default_rng(seed)
     hosts: dict[Cell, list[int]] = {}
     for index in rng.permutation(len(mazes)).tolist():
@@ -85,8 +88,8 @@ def move_cheese(
 
 
 def retarget(
-    agent: Agent,
-    layer: str,
+    agent: AgentLike,
+    layer: LayerLike,
     mazes: Sequence[Maze],
     bias: BiasMap | None,
     *,
@@ -116,6 +119,8 @@ def retarget(
     Raises:
         ValueError: a bias of another shape than the layer's output.
     """
+    agent = as_agent(agent)
+    layer = as_layer(agent, layer)
     tables = [
         _retarget(agent, layer, maze, bias, batch).assign(maze=index, level=maze.level_seed)
         for index, maze in enumerate(tqdm(mazes, desc="retargeting mazes", disable=not progress))

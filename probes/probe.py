@@ -1,5 +1,6 @@
 """Linear probes: a concept read from activations by a weight for each channel, or each unit."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -202,11 +203,16 @@ class LinearProbe(BaseEstimator):
             )
         if self.kind == "position":
             return list(GroupKFold(self.folds).split(X, groups=groups))
+        if len(X) < 2 * self.folds:  # so that at least one kind is in every fold
+            raise ValueError(
+                f"cross-validation in {self.folds} folds needs at least {2 * self.folds} states, "
+                f"got {len(X)}: give one alpha, or fewer folds"
+            )
         positive = y.reshape(len(y), -1).max(1) > y.mean()
-        folds = GroupKFold(self.folds).split(X, groups=groups)
-        if np.bincount(positive, minlength=2).min() >= self.folds:
-            folds = StratifiedGroupKFold(self.folds).split(X, positive, groups)
-        usable = [fold for fold in folds if all(y[part].min() < y[part].max() for part in fold)]
+        with warnings.catch_warnings():  # fewer positive states than folds: those without are left
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            folds = list(StratifiedGroupKFold(self.folds).split(X, positive, groups))
+        usable = [fold for fold in folds if all(_both_kinds(y[part]) for part in fold)]
         if not usable:
             raise ValueError(
                 f"presence has too few positive or negative levels for cross-validation: in each "
@@ -219,6 +225,10 @@ class LinearProbe(BaseEstimator):
         if self.spatial == "dense":
             return X.reshape(len(X), -1)
         return np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
+
+
+def _both_kinds(labels: Float[np.ndarray, "n *target"]) -> bool:
+    return labels.size > 0 and labels.min() < labels.max()
 
 
 def _standard(X: Activations) -> tuple[np.ndarray, np.ndarray]:

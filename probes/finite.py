@@ -53,7 +53,7 @@ def check_finite(agent: Agent, observations: Observations, output: Float[Tensor,
     """
     broken = ~output.isfinite().flatten(1).all(1).cpu().numpy()
     if broken.any():
-        table = finite_by_layer(agent, observations[broken])
+        table = finite_by_layer(agent, observations)
         layer = table["layer"][table["finite"] < 1].iloc[0]
         raise ValueError(
             f"the agent's outputs are not finite in {broken.sum()} of {len(broken)} states; the "

@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+ROUNDING = 1e-6
+"""A log-probability of 0 may be computed as this much, in float32."""
+
 
 def kl_divergence(
     log_p: Float[Tensor, "*batch outcomes"], log_q: Float[Tensor, "*batch outcomes"]
@@ -14,7 +17,14 @@ def kl_divergence(
 
     Probabilities themselves would not do: one below 5e-324 is 0, and the divergence infinite. An
     outcome of probability 0 under p counts nothing. It is NaN where a log-probability is.
+
+    Raises:
+        ValueError: a number above 0, which is no log-probability.
     """
+    if (log_p > ROUNDING).any() or (log_q > ROUNDING).any():
+        raise ValueError(
+            "expected log-probabilities, which are at most 0: probabilities, or logits?"
+        )
     p = log_p.exp()
     return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1)
 

@@ -42,6 +42,8 @@ def test_outcomes_without_probability():
         0.5 * torch.tensor(2.0).log().item()
     )
     assert kl_divergence(torch.full((3,), torch.nan), half).isnan()
+    with pytest.raises(ValueError, match="log-probabilities"):
+        kl_divergence(half, half.exp())
 
 
 def test_groups_add_their_probabilities():

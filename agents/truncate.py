@@ -22,6 +22,7 @@ from rlbilinear.edits.functional.parts import bias_or_zeros, matrix_of
 from rlbilinear.envs import ACTIONS_OF_MOVE
 from rlbilinear.family import FormFamily
 from rlbilinear.hosvd import hosvd
+from rlbilinear.statistics import grouped, kl_divergence
 from rlbilinear.tensor import BilinearTensor
 
 Of = Literal["action", "group", "joint"]
@@ -335,16 +336,12 @@ def _compared(
     agent: Agent, other: Agent, observations: Observations, groups: Iterable[Iterable[int]]
 ) -> dict[str, float]:
     """Compare two policies by what their actions do: KL from the agent's, and the likeliest."""
-    effects = torch.stack(
-        [
-            torch.zeros(agent.config.actions).index_fill(0, torch.tensor([*group]), 1)
-            for group in groups
-        ]
-    ).to(agent.device, torch.float64)
+    effects = [[*group] for group in groups]
     ours, theirs = (
-        each.logits(observations).double().softmax(1) @ effects.T for each in (agent, other)
+        grouped(each.logits(observations).double().log_softmax(1), effects)
+        for each in (agent, other)
     )
     return {
-        "kl": float((torch.xlogy(ours, ours) - torch.xlogy(ours, theirs)).sum(1).mean()),
+        "kl": float(kl_divergence(ours, theirs).mean()),
         "agreement": float((ours.argmax(1) == theirs.argmax(1)).double().mean()),
     }

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ from rlbilinear.agents.folder import check_free, new_folder, provenance, write_j
 from rlbilinear.classifiers import BilinearClassifier, Training, accuracy
 from rlbilinear.cp import fit_cp
 from rlbilinear.hosvd import hosvd
+from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images import figures as draw
 from rlbilinear.studies.images import study, toys
 from rlbilinear.studies.images.data import DataName, Images, load
@@ -256,5 +258,6 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _line(values: pd.Series) -> str:
-    mean, low, high = study.interval(values)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    mean, low, high = t_interval(values)
+    interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f}{interval}"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
@@ -25,8 +26,8 @@ from tqdm import tqdm
 
 from rlbilinear.agents.folder import check_free, new_folder, provenance, write_json
 from rlbilinear.classifiers import Training
+from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images.data import DataName, load
-from rlbilinear.studies.images.study import interval
 from rlbilinear.studies.polynomials import agent_training, relu_agents, study
 from rlbilinear.studies.polynomials import figures as draw
 from rlbilinear.studies.polynomials.classifiers import MODULES, train
@@ -261,5 +262,6 @@ def summarise_images(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _line(values: pd.Series, digits: int = 3) -> str:
-    mean, low, high = interval(values)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    mean, low, high = t_interval(values)
+    interval = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f}{interval}"

@@ -1,12 +1,25 @@
 """Concept probes of maze agents, validated by editing the agents' weights.
 
-report = validate(agents.load("maze-bimpala-compact"), layer="block2")
+report = validate("maze-bimpala-compact", layer="block2")
 print(report.table())
+
+Agents, layers and concepts are given by name or as objects. The names here are those for users:
+concepts and states, probes, interventions on activations, behaviour, and the validation.
 """
 
 if __name__ != "rlbilinear.probes":
     raise ImportError("import this package as `rlbilinear.probes`, not as `probes`")
 
+from rlbilinear.probes.behaviour import (
+    Field,
+    compare_fields,
+    field,
+    fields,
+    follow,
+    paired_rollouts,
+    reach,
+    vector_field,
+)
 from rlbilinear.probes.concepts import (
     CONCEPTS,
     Concept,
@@ -16,30 +29,102 @@ from rlbilinear.probes.concepts import (
     mouse_position,
     mouse_presence,
 )
-from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
+from rlbilinear.probes.dataset import (
+    ActivationDataset,
+    Pairs,
+    States,
+    collect,
+    counterfactual_pairs,
+    label,
+)
+from rlbilinear.probes.finite import finite_by_layer
+from rlbilinear.probes.interchange import (
+    activation_differences,
+    interchange_summary,
+    interchange_table,
+)
+from rlbilinear.probes.interventions import (
+    Add,
+    Interchange,
+    Intervention,
+    Replace,
+    Resample,
+    Scale,
+    activations,
+    logits_after,
+    logits_under,
+)
+from rlbilinear.probes.moves import (
+    kl_divergence,
+    log_move_probabilities,
+    move_probabilities,
+    total_variation,
+)
 from rlbilinear.probes.patches import TopActivations, played_frames, top_activations
 from rlbilinear.probes.probe import LinearProbe
+from rlbilinear.probes.reading import compare_probes, fit_probe, probe_report
 from rlbilinear.probes.report import ValidationReport
+from rlbilinear.probes.retargeting import cheese_maps, move_cheese, retarget
 from rlbilinear.probes.study import Sizes
+from rlbilinear.probes.subspaces import Subspace, difference_subspace, random_subspace
+from rlbilinear.probes.surrogate import quadratic_surrogate, surrogate_of
 from rlbilinear.probes.validation import validate
 
 __all__ = [
     "CONCEPTS",
     "ActivationDataset",
+    "Add",
     "Concept",
+    "Field",
+    "Interchange",
+    "Intervention",
     "LinearProbe",
     "Pairs",
+    "Replace",
+    "Resample",
+    "Scale",
     "Sizes",
+    "States",
+    "Subspace",
     "TopActivations",
     "ValidationReport",
+    "activation_differences",
+    "activations",
+    "cheese_maps",
     "cheese_position",
     "cheese_presence",
     "collect",
+    "compare_fields",
+    "compare_probes",
     "concept",
     "counterfactual_pairs",
+    "difference_subspace",
+    "field",
+    "fields",
+    "finite_by_layer",
+    "fit_probe",
+    "follow",
+    "interchange_summary",
+    "interchange_table",
+    "kl_divergence",
+    "label",
+    "log_move_probabilities",
+    "logits_after",
+    "logits_under",
     "mouse_position",
     "mouse_presence",
+    "move_cheese",
+    "move_probabilities",
+    "paired_rollouts",
     "played_frames",
+    "probe_report",
+    "quadratic_surrogate",
+    "random_subspace",
+    "reach",
+    "retarget",
+    "surrogate_of",
     "top_activations",
+    "total_variation",
     "validate",
+    "vector_field",
 ]

@@ -6,14 +6,14 @@ over the five moves, as actions with the same effect are one behaviour.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-from rlbilinear.agents import Agent
 from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.envs import (
     STEP_OF_MOVE,
@@ -29,7 +29,15 @@ from rlbilinear.envs import (
 from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid
 from rlbilinear.envs.observation import placements
 from rlbilinear.probes.interventions import Intervention, activations
-from rlbilinear.probes.moves import Moves, kl_divergence, move_distribution, total_variation
+from rlbilinear.probes.moves import (
+    LogMoves,
+    Moves,
+    has_policy,
+    kl_divergence,
+    log_move_distribution,
+    total_variation,
+)
+from rlbilinear.probes.named import AgentLike, as_agent
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +48,25 @@ class Field:
         maze: the maze; only its mouse was put elsewhere.
         cells: where the mouse was put: all free cells but those with cheese, where it never is in
             play (the cheese ends the episode).
-        probabilities: of each move (`envs.Move`) in each cell, float64.
+        log_probabilities: of each move (`envs.Move`) in each cell, float64; NaN where the agent's
+            outputs are not finite.
         values: the critic's, in each cell.
     """
 
     maze: Maze
     cells: tuple[Cell, ...]
-    probabilities: Moves
+    log_probabilities: LogMoves
     values: Float[np.ndarray, "n"]
+
+    @cached_property
+    def probabilities(self) -> Moves:
+        """Of each move in each cell."""
+        return np.exp(self.log_probabilities)
+
+    @property
+    def finite(self) -> Bool[np.ndarray, "n"]:
+        """Where the agent's outputs are finite."""
+        return has_policy(self.log_probabilities)
 
     def grid(
         self, values: Shaped[np.ndarray, "n *rest"]
@@ -69,7 +88,7 @@ class Field:
 
 
 def fields(
-    agent: Agent, mazes: Sequence[Maze], interventions: Iterable[Intervention] = ()
+    agent: AgentLike, mazes: Sequence[Maze], interventions: Iterable[Intervention] = ()
 ) -> list[Field]:
     """Ask the agent with the mouse at every free cell of each maze (12 kB of memory a cell).
 
@@ -78,17 +97,18 @@ def fields(
         mazes: facing and background stay as they are.
         interventions: made on every observation.
     """
+    agent = as_agent(agent)
     cells = [mouse_cells(maze) for maze in mazes]
     placed = [at for maze, own in zip(mazes, cells, strict=True) for at in placements(maze, own)]
     outputs = activations(agent, observe(placed), ["action_net", "value_net"], interventions)
-    moves = move_distribution(outputs["action_net"])
+    moves = log_move_distribution(outputs["action_net"])
     values = outputs["value_net"].squeeze(1).double().cpu().numpy()
     ends = np.cumsum([len(own) for own in cells])[:-1]
     parts = zip(mazes, cells, np.split(moves, ends), np.split(values, ends), strict=True)
     return [Field(*part) for part in parts]
 
 
-def field(agent: Agent, maze: Maze, interventions: Iterable[Intervention] = ()) -> Field:
+def field(agent: AgentLike, maze: Maze, interventions: Iterable[Intervention] = ()) -> Field:
     """Ask the agent with the mouse at every free cell of one maze."""
     return fields(agent, [maze], interventions)[0]
 
@@ -106,7 +126,8 @@ def compare_fields(before: Field, after: Field) -> pd.DataFrame:
 
     Returns:
         A row a cell: ``row``, ``column``, ``kl`` (of before from after, KL(before || after), nats),
-        ``total_variation`` (0 to 1), ``value_change``.
+        ``total_variation`` (0 to 1), ``value_change``; and ``finite``, 0 where an agent's outputs
+        are not finite and the others are NaN.
 
     Raises:
         ValueError: the fields are of different cells.
@@ -114,9 +135,10 @@ def compare_fields(before: Field, after: Field) -> pd.DataFrame:
     if before.cells != after.cells:
         raise ValueError("the fields are of different mazes: their free cells differ")
     table = pd.DataFrame(before.cells, columns=["row", "column"])
-    table["kl"] = kl_divergence(before.probabilities, after.probabilities)
+    table["kl"] = kl_divergence(before.log_probabilities, after.log_probabilities)
     table["total_variation"] = total_variation(before.probabilities, after.probabilities)
     table["value_change"] = after.values - before.values
+    table["finite"] = (before.finite & after.finite).astype(float)
     return table
 
 
@@ -174,20 +196,21 @@ class Way(NamedTuple):
     """Probability of the first step; NaN without steps."""
     reach: float
     """Geometric mean of the steps' probabilities; 1 without steps."""
-    sent: bool
-    """Whether every step is the likeliest move: the greedy agent goes there."""
+    sent: float
+    """Whether every step is the likeliest move, 0 or 1: the greedy agent goes there."""
 
 
 def follow(field: Field, start: Cell, goal: Cell) -> Way:
     """Measure how the policy follows the shortest way.
 
-    A cheese on the way ends the episode: reach is 0, and the agent is not sent there.
+    A cheese on the way ends the episode: reach is 0, and the agent is not sent there. Where the
+    agent's outputs are not finite in a cell of the way, both are NaN.
 
     Raises:
         ValueError: a cell is outside or a wall, or there is no way.
     """
     path, walked = walk(field.maze, start, goal)
-    return way(field.probabilities[[field.cells.index(cell) for cell in walked]], path)
+    return way(field.log_probabilities[[field.cells.index(cell) for cell in walked]], path)
 
 
 def walk(maze: Maze, start: Cell, goal: Cell) -> tuple[list[Cell], list[Cell]]:
@@ -200,24 +223,26 @@ def walk(maze: Maze, start: Cell, goal: Cell) -> tuple[list[Cell], list[Cell]]:
     return path, list(takewhile(lambda cell: cell not in maze.cheese, path[:-1]))
 
 
-def way(probabilities: Float[np.ndarray, "steps 5"], path: Sequence[Cell]) -> Way:
+def way(log_probabilities: LogMoves, path: Sequence[Cell]) -> Way:
     """Measure the steps of a path.
 
     Args:
-        probabilities: of the moves in each of its cells but the last; fewer if a cheese ends it.
+        log_probabilities: of the moves in each of its cells but the last; fewer if a cheese ends
+            it.
         path: neighbouring cells.
     """
     distance = len(path) - 1
     moves = [_MOVE_OF_STEP[b.row - a.row, b.column - a.column] for a, b in pairwise(path)]
-    chosen = probabilities[np.arange(len(probabilities)), moves[: len(probabilities)]]
-    first_step = float(chosen[0]) if len(chosen) else np.nan
+    chosen = log_probabilities[np.arange(len(log_probabilities)), moves[: len(log_probabilities)]]
+    first_step = float(np.exp(chosen[0])) if len(chosen) else np.nan
+    if not has_policy(log_probabilities).all():
+        return Way(distance, first_step, np.nan, np.nan)
     if len(chosen) < distance:
-        return Way(distance, first_step, 0.0, False)
+        return Way(distance, first_step, 0.0, 0.0)
     if not distance:
-        return Way(0, np.nan, 1.0, True)
-    with np.errstate(divide="ignore"):  # log 0: reach is 0
-        mean = np.exp(np.log(chosen).mean())
-    return Way(distance, first_step, float(mean), bool((probabilities.argmax(1) == moves).all()))
+        return Way(0, np.nan, 1.0, 1.0)
+    sent = float((log_probabilities.argmax(1) == moves).all())
+    return Way(distance, first_step, float(np.exp(chosen.mean())), sent)
 
 
 def reach(field: Field, start: Cell, goal: Cell) -> float:
@@ -243,7 +268,7 @@ def reach_grid(field: Field, start: Cell | None = None) -> Float[np.ndarray, "ro
 
 
 def paired_rollouts(
-    agents: Mapping[str, Agent],
+    agents: Mapping[str, AgentLike],
     levels: Iterable[int],
     *,
     mode: str = "easy",
@@ -264,7 +289,8 @@ def paired_rollouts(
         raise ValueError("expected at least one agent")
     seeds = list(levels)
     tables = []
-    for name, agent in agents.items():
+    for name, given in agents.items():
+        agent = as_agent(given)
         played = evaluate(agent, seeds, mode=mode, greedy=greedy, seed=seed, progress=progress)
         played.insert(0, "agent", name)
         tables.append(played)

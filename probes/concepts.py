@@ -76,15 +76,37 @@ CONCEPTS = {
 """The concepts, by name."""
 
 
-def concept(name: str) -> Concept:
-    """Look up a concept.
+ConceptLike = Concept | str
+"""A concept, or the name of one of `CONCEPTS`."""
+
+
+def concept(named: ConceptLike) -> Concept:
+    """Return a concept, looked up if it is a name.
 
     Raises:
         ValueError: unknown name; the message lists the choices.
+        TypeError: neither a concept nor a name.
     """
-    if name not in CONCEPTS:
-        raise ValueError(f"unknown concept {name!r}; choose from {', '.join(CONCEPTS)}")
-    return CONCEPTS[name]
+    if isinstance(named, Concept):
+        return named
+    choices = ", ".join(CONCEPTS)
+    if not isinstance(named, str):
+        raise TypeError(f"expected a Concept, or one of {choices}; got {type(named).__name__}")
+    if named not in CONCEPTS:
+        raise ValueError(f"unknown concept {named!r}; choose from {choices}")
+    return CONCEPTS[named]
+
+
+def concepts(named: ConceptLike | Iterable[ConceptLike]) -> list[Concept]:
+    """Return concepts, looked up where they are names; a single one is a list of one.
+
+    Raises:
+        ValueError: unknown name; the message lists the choices.
+        TypeError: neither concepts nor names.
+    """
+    if isinstance(named, str | Concept) or not isinstance(named, Iterable):
+        return [concept(named)]
+    return [concept(each) for each in named]
 
 
 def overlap(

@@ -14,7 +14,10 @@ from rlbilinear.envs.maze import Maze
 from rlbilinear.envs.pairs import CheeseSource, cheese_counterfactuals
 from rlbilinear.envs.render import observe
 from rlbilinear.envs.simulator import Simulator
-from rlbilinear.probes.concepts import Concept
+from rlbilinear.probes.concepts import ConceptLike
+from rlbilinear.probes.concepts import concepts as named_concepts
+from rlbilinear.probes.finite import check_finite
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 
 HORIZON = 32
 """Steps of play from which the visited states are taken."""
@@ -83,10 +86,10 @@ class ActivationDataset:
 
 
 def collect(
-    agent: Agent,
+    agent: AgentLike,
     levels: Sequence[int],
-    layers: Iterable[str],
-    concepts: Iterable[Concept],
+    layers: LayerLike | Iterable[LayerLike],
+    concepts: ConceptLike | Iterable[ConceptLike],
     *,
     states_per_level: int = 8,
     edited: float = 0.5,
@@ -101,7 +104,7 @@ def collect(
     reached by edits: the mouse on any free cell, and the cheese there, moved or absent.
 
     Args:
-        agent: whose activations, and who plays.
+        agent: whose activations, and who plays; here and below, a name stands for what it names.
         levels: seeds of the levels.
         layers: names of layers.
         concepts: what to label.
@@ -114,6 +117,8 @@ def collect(
     Raises:
         ValueError: an argument is not accepted; the message says what is.
     """
+    agent = as_agent(agent)
+    layers, labelled = as_layers(agent, layers), named_concepts(concepts)
     seeds = _level_seeds(levels)
     if states_per_level < 1 or not 0 <= edited <= 1:
         raise ValueError(
@@ -129,15 +134,15 @@ def collect(
     mazes = _visited(agent, starts, n_visited, rng, progress)
     mazes += [_edited(start, rng) for start in starts for _ in range(n_edited)]
     ids = np.concatenate([np.repeat(seeds, n_visited), np.repeat(seeds, n_edited)])
-    return label(agent, mazes, ids, layers, concepts, progress=progress)
+    return label(agent, mazes, ids, layers, labelled, progress=progress)
 
 
 def label(
-    agent: Agent,
+    agent: AgentLike,
     mazes: Sequence[Maze],
     levels: Int[np.ndarray, "n"],
-    layers: Iterable[str],
-    concepts: Iterable[Concept],
+    layers: LayerLike | Iterable[LayerLike],
+    concepts: ConceptLike | Iterable[ConceptLike],
     *,
     progress: bool = False,
 ) -> ActivationDataset:
@@ -152,17 +157,20 @@ def label(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no states, or unknown layer; the message lists them.
+        ValueError: no states, unknown layer (the message lists them), or activations that are not
+            finite (it names the first layer).
     """
     if not len(mazes) or len(mazes) != len(levels):
         raise ValueError(f"expected a level for each state, got {len(levels)} for {len(mazes)}")
+    agent = as_agent(agent)
+    layers, labelled = as_layers(agent, layers), named_concepts(concepts)
     observations = observe(mazes)
     return ActivationDataset(
         tuple(mazes),
         np.asarray(levels),
         observations,
-        _activations(agent, observations, list(layers), progress),
-        {each.name: each.labels(mazes) for each in concepts},
+        _activations(agent, observations, layers, progress),
+        {each.name: each.labels(mazes) for each in labelled},
     )
 
 
@@ -302,10 +310,12 @@ def _visited(
 def _activations(
     agent: Agent, observations: np.ndarray, layers: list[str], progress: bool
 ) -> dict[str, np.ndarray]:
-    parts = [
-        agent.activations(observations[start : start + _BATCH], layers)
-        for start in tqdm(range(0, len(observations), _BATCH), "activations", disable=not progress)
-    ]
+    parts = []
+    for start in tqdm(range(0, len(observations), _BATCH), "activations", disable=not progress):
+        some = observations[start : start + _BATCH]
+        parts.append(agent.activations(some, layers))
+        for output in parts[-1].values():
+            check_finite(agent, some, output)
     return {name: np.concatenate([part[name].cpu().numpy() for part in parts]) for name in layers}
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import only_direction, scale_about_mean
 from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes import missing
 from rlbilinear.probes.dataset import States
 from rlbilinear.probes.interventions import (
     How,
@@ -18,9 +19,15 @@ from rlbilinear.probes.interventions import (
     Scale,
     logits_under,
 )
-from rlbilinear.probes.moves import Moves, move_distribution, move_probabilities, total_variation
+from rlbilinear.probes.moves import (
+    Moves,
+    has_policy,
+    move_distribution,
+    move_probabilities,
+    right_moves,
+    total_variation,
+)
 from rlbilinear.probes.study import Direction, Study
-from rlbilinear.statistics import bootstrap_interval, paired_difference
 
 FACTORS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Doses: by how much the direction's departure from its mean is multiplied; 0 ablates, 1 keeps."""
@@ -39,7 +46,8 @@ def move_effects(
     Returns:
         Columns ``level``; ``loss``, the fall of the probability of the expert's move; ``right``,
         whether the edited agent's likeliest move is the expert's (both NaN where the expert has
-        none); ``total_variation``, the probability that has moved elsewhere.
+        none); ``total_variation``, the probability that has moved elsewhere; ``finite``, 0 where
+        an agent's outputs are not finite, and the others are NaN.
     """
     states = np.arange(len(expert))
     known = expert != NO_MOVE
@@ -48,8 +56,9 @@ def move_effects(
         {
             "level": levels,
             "loss": np.where(known, loss, np.nan),
-            "right": np.where(known, edited.argmax(1) == expert, np.nan),
+            "right": right_moves(edited, expert),
             "total_variation": total_variation(original, edited),
+            "finite": (has_policy(original) & has_policy(edited)).astype(float),
         }
     )
 
@@ -101,12 +110,14 @@ def against_control(
     Returns:
         ``intervention``, ``metric``, ``effect``, ``low``, ``high``, ``control``, ``control_low``,
         ``control_high``, ``difference``, ``difference_low``, ``difference_high``,
-        ``effect_size``, ``p`` (sign-flip test of the difference, uncorrected), ``levels``.
+        ``effect_size``, ``p`` (sign-flip test of the difference, uncorrected), ``levels``;
+        ``finite`` and ``control_finite``, the shares of states in which the outputs are finite:
+        below 1 the effect is NaN, and p 1.
     """
     levels = effect["level"].to_numpy()
     value, other = effect[metric].to_numpy(), control[metric].to_numpy()
-    own, its = bootstrap_interval(value, levels), bootstrap_interval(other, levels)
-    paired = paired_difference(value, other, levels)
+    own, its = missing.interval(value, levels), missing.interval(other, levels)
+    paired = missing.difference(value, other, levels)
     return {
         "intervention": name,
         "metric": metric,
@@ -122,6 +133,8 @@ def against_control(
         "effect_size": paired.effect_size,
         "p": paired.p_value,
         "levels": paired.n_levels,
+        "finite": effect["finite"].mean(),
+        "control_finite": control["finite"].mean(),
     }
 
 
@@ -130,7 +143,7 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
 
     Returns:
         Columns ``intervention``, ``kind`` (``edit`` or ``control``), ``factor``, ``metric``
-        (``right move`` and ``probability moved``), ``value``, ``low``, ``high``.
+        (``right move`` and ``probability moved``), ``value``, ``low``, ``high``, ``finite``.
     """
     pairs, control, rows = study.pairs, study.random[0], []
     original = move_probabilities(study.agent, pairs.base.observations)
@@ -144,7 +157,7 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
             tables = effects_of(original, agents, pairs.base, pairs.levels)
             for kind, table in zip(("edit", "control"), tables, strict=True):
                 for metric, column in DOSE_METRICS.items():
-                    value = bootstrap_interval(table[column].to_numpy(), pairs.levels)
+                    value = missing.interval(table[column].to_numpy(), pairs.levels)
                     rows.append(
                         {
                             "intervention": name if kind == "edit" else f"random, sized as {name}",
@@ -154,6 +167,7 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
                             "value": value.estimate,
                             "low": value.low,
                             "high": value.high,
+                            "finite": table["finite"].mean(),
                         }
                     )
     return pd.DataFrame(rows)
@@ -165,7 +179,8 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
     Returns:
         For each direction a row for each way: ``direction``; ``way``; ``space``, weights or
         activations; ``loss`` of the right move's probability, with ``low`` and ``high``; ``right``,
-        how often the likeliest move is right. Ablating about the mean is the same function in both.
+        how often the likeliest move is right; ``finite``, the share of states with finite outputs:
+        below 1 the others are NaN. Ablating about the mean is the same function in both.
     """
     states, levels = study.pairs.base, study.pairs.levels
     original = move_probabilities(study.agent, states.observations)
@@ -188,7 +203,7 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
             moves[how, "activations"] = move_distribution(logits)
         for (way, space), edited in moves.items():
             effect = move_effects(original, edited, states.moves, levels)
-            loss = bootstrap_interval(effect["loss"].to_numpy(), levels)
+            loss = missing.interval(effect["loss"].to_numpy(), levels)
             rows.append(
                 {
                     "direction": name,
@@ -197,7 +212,8 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
                     "loss": loss.estimate,
                     "low": loss.low,
                     "high": loss.high,
-                    "right": effect["right"].mean(),
+                    "right": missing.mean(effect["right"]),
+                    "finite": effect["finite"].mean(),
                 }
             )
     return pd.DataFrame(rows)

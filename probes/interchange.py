@@ -9,30 +9,37 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents import Agent
-from rlbilinear.envs.pairs import NO_MOVE
 from rlbilinear.probes.dataset import Pairs
 from rlbilinear.probes.interventions import logits_after
-from rlbilinear.probes.moves import Moves, kl_divergence, move_distribution, move_probabilities
+from rlbilinear.probes.moves import (
+    has_policy,
+    kl_divergence,
+    log_move_distribution,
+    log_move_probabilities,
+    right_moves,
+)
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 from rlbilinear.probes.subspaces import Subspace, component
 from rlbilinear.statistics import bootstrap_of_means
 
 
 def activation_differences(
-    agent: Agent, pairs: Pairs, layers: Iterable[str]
+    agent: AgentLike, pairs: Pairs, layers: LayerLike | Iterable[LayerLike]
 ) -> dict[str, Float[Tensor, "pairs *output"]]:
     """Return source minus base of each pair at each layer: what the moved cheese changes there.
 
     Raises:
         ValueError: unknown layer; the message lists them.
     """
-    names = list(layers)
+    agent = as_agent(agent)
+    names = as_layers(agent, layers)
     base = agent.activations(pairs.base.observations, names)
     source = agent.activations(pairs.source.observations, names)
     return {name: source[name] - base[name] for name in names}
 
 
 def interchange_table(
-    agent: Agent,
+    agent: AgentLike,
     pairs: Pairs,
     subspaces: Mapping[str, Sequence[Subspace]],
     *,
@@ -54,11 +61,13 @@ def interchange_table(
         the patched policy over moves, in nats, and ``kl_base``, to the unpatched one; and whether
         the likeliest move is the expert's for the source's cheese, 0 or 1: ``follow`` patched,
         ``follow_base`` unpatched, ``follow_source`` where the source is really seen (NaN without
-        cheese), and for the base's cheese: ``keep`` patched.
+        cheese), and for the base's cheese: ``keep`` patched; ``finite``, 0 where the
+        agent's outputs are not finite, patched or not, and what is measured of them is NaN.
 
     Raises:
         ValueError: a layer that is no step of the forward pass, or a basis that does not fit it.
     """
+    agent = as_agent(agent)
     parts: list[pd.DataFrame] = []
     for start in tqdm(range(0, len(pairs), batch), "interchange", disable=not progress):
         some = np.arange(start, min(start + batch, len(pairs)))
@@ -83,7 +92,8 @@ def interchange_summary(
         pairs whose policies hardly differ would make single ratios explode; 1 is all the way,
         negative is away from it); ``follow`` and ``keep``, shares of pairs; each of these three
         with ``_low`` and ``_high``, NaN where one of its values is not finite; ``follow_base``,
-        ``follow_source``, ``pairs``, ``levels``.
+        ``follow_source``, ``finite``, the share of pairs whose outputs are all finite, ``pairs``,
+        ``levels``.
     """
     rows = []
     for (layer, subspace, rank), group in table.groupby(["layer", "subspace", "rank"], sort=False):
@@ -105,7 +115,7 @@ def interchange_summary(
                 confidence=confidence,
             )
             row |= {name: estimate, f"{name}_low": low, f"{name}_high": high}
-        row |= group[["follow_base", "follow_source"]].mean().to_dict()
+        row |= group[["follow_base", "follow_source", "finite"]].mean().to_dict()
         rows.append({**row, "pairs": len(group), "levels": group["level"].nunique()})
     return pd.DataFrame(rows)
 
@@ -119,13 +129,14 @@ def _interchange(
     """Patch some of the pairs at every layer."""
     base, source = pairs.base.observations[some], pairs.source.observations[some]
     kept, wanted = pairs.base.moves[some], pairs.source.moves[some]
-    unpatched, target = move_probabilities(agent, base), move_probabilities(agent, source)
+    unpatched, target = (log_move_probabilities(agent, states) for states in (base, source))
+    known = has_policy(unpatched) & has_policy(target)
     about = {
         "pair": some,
         "level": pairs.levels[some],
         "kl_base": kl_divergence(target, unpatched),
-        "follow_base": _right(unpatched, wanted),
-        "follow_source": _right(target, wanted),
+        "follow_base": right_moves(unpatched, wanted),
+        "follow_source": right_moves(target, wanted),
     }
     own, theirs = (agent.activations(states, subspaces) for states in (base, source))
     for layer, candidates in subspaces.items():
@@ -133,7 +144,7 @@ def _interchange(
         for subspace in candidates:
             basis = subspace.basis
             moved = change if basis is None else component(change, basis)
-            patched = move_distribution(logits_after(agent, layer, own[layer] + moved))
+            patched = log_move_distribution(logits_after(agent, layer, own[layer] + moved))
             yield pd.DataFrame(
                 {
                     "layer": layer,
@@ -141,15 +152,11 @@ def _interchange(
                     "rank": change.shape[1] if basis is None else len(basis),
                     **about,
                     "kl": kl_divergence(target, patched),
-                    "follow": _right(patched, wanted),
-                    "keep": _right(patched, kept),
+                    "follow": right_moves(patched, wanted),
+                    "keep": right_moves(patched, kept),
+                    "finite": (known & has_policy(patched)).astype(float),
                 }
             )
-
-
-def _right(moves: Moves, expert: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return whether the likeliest move is the expert's, as 0 or 1; NaN where there is none."""
-    return np.where(expert == NO_MOVE, np.nan, moves.argmax(1) == expert)
 
 
 def _share(kl: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:

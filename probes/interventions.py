@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.agents.network import HEADS
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 from rlbilinear.probes.subspaces import Basis, check_basis, component
 
 Change = Callable[[Tensor], Tensor]
@@ -137,13 +138,17 @@ class Intervention:
 
 
 def logits_under(
-    agent: Agent,
+    agent: AgentLike,
     observations: Observations,
     interventions: Iterable[Intervention] = (),
     *,
     batch: int = 128,
 ) -> Float[Tensor, "n actions"]:
     """Return the agent's action logits under interventions.
+
+    A strong one may drive a bilinear network, a polynomial of high degree, beyond what floats hold:
+    such states keep logits that are not finite, which `rlbilinear.probes.moves` takes as missing.
+    `rlbilinear.probes.finite.finite_by_layer` counts them by layer.
 
     Raises:
         ValueError: see `activations`.
@@ -154,9 +159,9 @@ def logits_under(
 
 
 def activations(
-    agent: Agent,
+    agent: AgentLike,
     observations: Observations,
-    layers: Iterable[str],
+    layers: LayerLike | Iterable[LayerLike],
     interventions: Iterable[Intervention] = (),
     *,
     batch: int = 128,
@@ -177,7 +182,8 @@ def activations(
         ValueError: unknown layer, one without an output of its own, or a value, basis or number of
             sources that does not fit.
     """
-    names, changes = list(layers), list(interventions)
+    agent = as_agent(agent)
+    names, changes = as_layers(agent, layers), list(interventions)
     for name in (change.layer for change in changes):
         agent.layer(name)
     total = len(observations)
@@ -193,7 +199,7 @@ def activations(
 
 
 def logits_after(
-    agent: Agent, layer: str, outputs: Float[Tensor, "n *output"], *, batch: int = 128
+    agent: AgentLike, layer: str, outputs: Float[Tensor, "n *output"], *, batch: int = 128
 ) -> Float[Tensor, "n actions"]:
     """Return the logits when a layer gives these outputs: only what comes after it runs.
 
@@ -208,6 +214,7 @@ def logits_after(
     Raises:
         ValueError: the layer is no step of the forward pass; the message lists them.
     """
+    agent = as_agent(agent)
     steps = [name for name in agent.layer_names if "." not in name and name not in HEADS]
     if layer not in steps:
         raise ValueError(

@@ -17,6 +17,8 @@ from rlbilinear.agents.network import HEADS
 from rlbilinear.convolution import convolve
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ProcgenVecEnv
+from rlbilinear.probes.finite import check_finite
+from rlbilinear.probes.named import AgentLike, as_agent
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 
 Apart = Literal["level", "frame"]
@@ -108,7 +110,7 @@ class TopActivations:
 
 
 def played_frames(
-    agent: Agent,
+    agent: AgentLike,
     levels: Sequence[int],
     *,
     mode: str = "easy",
@@ -127,7 +129,11 @@ def played_frames(
         chunk: levels played side by side.
         steps: at most so many of an episode.
         seed: of the sampling.
+
+    Raises:
+        ValueError: the agent's outputs are not finite in a state; the message names the layer.
     """
+    agent = as_agent(agent)
     for first in range(0, len(levels), chunk):
         part = np.asarray(levels[first : first + chunk])
         noise = [np.random.default_rng([seed, level]) for level in part]
@@ -138,7 +144,9 @@ def played_frames(
             for step in range(steps):
                 seen = observations[playing]
                 yield Frames(seen, part[playing], np.full(len(playing), step))
-                scores = agent.logits(seen).cpu().numpy()
+                logits = agent.logits(seen)
+                check_finite(agent, seen, logits)
+                scores = logits.cpu().numpy()
                 gumbel = np.stack([noise[i].gumbel(size=scores.shape[1]) for i in playing])
                 actions = np.zeros(len(part), np.int64)
                 actions[playing] = (scores + gumbel).argmax(1)
@@ -152,7 +160,7 @@ def played_frames(
 
 
 def top_activations(
-    agent: Agent,
+    agent: AgentLike,
     before: str,
     filters: Eigenfilters,
     frames: Iterable[Frames],
@@ -177,13 +185,15 @@ def top_activations(
         weights: what each position counts, as a component's map of `rlbilinear.vector_filters`.
 
     Raises:
-        ValueError: no such step, another choice, a count below 1, or weights of another shape.
+        ValueError: no such step, another choice, a count below 1, weights of another shape, or
+            activations that are not finite.
     """
     if apart not in get_args(Apart) or count < 1:
         raise ValueError(
             f"expected count >= 1, apart one of {', '.join(get_args(Apart))}; "
             f"got {count} and {apart!r}"
         )
+    agent = as_agent(agent)
     earlier = windows_through(agent, before)
     height, width = filters.filters.shape[2:]
     own = Window((height, width), filters.stride, filters.padding, filters.dilation)
@@ -193,6 +203,7 @@ def top_activations(
     seen = 0
     for batch in frames:
         x = agent.activations(batch.observations, [before])[before]
+        check_finite(agent, batch.observations, x)
         responses = convolve(x, filters.filters, filters.stride, filters.padding, filters.dilation)
         contributions = filters.values.to(x)[:, None, None] * responses**2
         if weights is not None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rlbilinear.envs import Cell, Maze, observe
 from rlbilinear.probes.interventions import logits_after
-from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.moves import has_policy, move_distribution, right_moves
 from rlbilinear.probes.study import Direction, Study
 
 PlaceMaps = Mapping[Cell, Float[Tensor, "channels height width"]]
-"""What a cheese in a cell adds to a layer's output (`rlbilinear.probes.retarget.cheese_maps`)."""
+"""What a cheese in a cell adds to a layer's output (`retargeting.cheese_maps`)."""
 
 GAINS = (0.5, 1.0, 1.5, 2.0)
 """Sizes of the planted bias, as multiples of what a real cheese adds."""
@@ -89,15 +89,15 @@ def steering_table(
     """Plant a cheese along each direction and see whether the agent makes the move to it.
 
     Returns:
-        A row for each state and condition: ``state``, ``level``, ``condition``, ``gain``,
-        ``right`` (the likeliest move is the expert's for the target), ``probability`` (of that
-        move). Conditions: ``real cheese`` at the target, and no other. In mazes without a cheese:
-        ``no cheese``, not steered; ``planted: X``, along the direction X, along ``all channels`` or
-        along each kind of the study's controls, with the difference direction's map (the mean over
-        the directions of a kind). While
-        the level's own cheese is seen elsewhere: ``own cheese``, not steered; ``beside: X``,
-        planted; ``moved: X``, planted, and the own cheese's map taken away along the same
-        direction.
+        A row for each state and condition: ``state``, ``level``, ``condition``, ``gain``, ``right``
+        (the likeliest move is the expert's for the target), ``probability`` (of that move),
+        ``finite`` (below 1 where outputs are not finite, and the others NaN). Conditions: ``real
+        cheese`` at the target, and no other. In mazes without a cheese: ``no cheese``, not steered;
+        ``planted: X``, along the direction X, along ``all channels`` or along each kind of the
+        study's controls, with the difference direction's map (the mean over the directions of a
+        kind). While the level's own cheese is seen elsewhere: ``own cheese``, not steered;
+        ``beside: X``, planted; ``moved: X``, planted, and the own cheese's map taken away along the
+        same direction.
     """
     agent, layer = study.agent, study.layer
     erased, own = (
@@ -116,8 +116,9 @@ def steering_table(
                     "level": planted.levels,
                     "condition": condition,
                     "gain": gain,
-                    "right": np.mean([each.argmax(1) == planted.moves for each in moves], 0),
+                    "right": np.mean([right_moves(each, planted.moves) for each in moves], 0),
                     "probability": np.mean([each[states, planted.moves] for each in moves], 0),
+                    "finite": np.mean([has_policy(each) for each in moves], 0),
                 }
             )
         )

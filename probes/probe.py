@@ -1,5 +1,6 @@
 """Linear probes: a concept read from activations by a weight for each channel, or each unit."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, r2_score
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from rlbilinear.probes.concepts import Kind
@@ -34,7 +35,8 @@ class LinearProbe(BaseEstimator):
         alphas: strength of the penalty ``alpha / 2 |w|²`` against the sum of the losses (for a
             ridge, half the sum of squares). Of several, the best score in cross-validation by
             group is taken.
-        folds: of the cross-validation.
+        folds: of the cross-validation, stratified for presence; a fold that has labels of one
+            kind only is left out.
 
     Attributes:
         coef_: shape (channels,) when shared; the activations' shape when dense, after the number
@@ -182,17 +184,51 @@ class LinearProbe(BaseEstimator):
         if groups is None:
             raise ValueError("choosing among several alphas needs the level of each state: groups")
 
+        folds = self._folds(X, y, np.asarray(groups))
+
         def held_out(alpha: float) -> float:
             one = clone(self).set_params(alphas=(alpha,))
-            folds = GroupKFold(self.folds).split(X, groups=groups)
             return np.mean([one.fit(X[a], y[a]).score(X[b], y[b]) for a, b in folds])
 
         return max(alphas, key=held_out)
+
+    def _folds(
+        self, X: np.ndarray, y: np.ndarray, groups: Shaped[np.ndarray, "n"]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Split by group; for presence stratified, and without folds that lack one of the two."""
+        if (given := len(np.unique(groups))) < self.folds:
+            raise ValueError(
+                f"cross-validation in {self.folds} folds needs as many levels, got {given}: give "
+                "one alpha, or fewer folds"
+            )
+        if self.kind == "position":
+            return list(GroupKFold(self.folds).split(X, groups=groups))
+        if len(X) < 2 * self.folds:  # so that at least one kind is in every fold
+            raise ValueError(
+                f"cross-validation in {self.folds} folds needs at least {2 * self.folds} states, "
+                f"got {len(X)}: give one alpha, or fewer folds"
+            )
+        positive = y.reshape(len(y), -1).max(1) > y.mean()
+        with warnings.catch_warnings():  # fewer positive states than folds: those without are left
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            folds = list(StratifiedGroupKFold(self.folds).split(X, positive, groups))
+        usable = [fold for fold in folds if all(_both_kinds(y[part]) for part in fold)]
+        if not usable:
+            raise ValueError(
+                f"presence has too few positive or negative levels for cross-validation: in each "
+                f"of {self.folds} folds all labels fitted to, or all held out, are alike; give one "
+                "alpha, or more levels"
+            )
+        return usable
 
     def _rows(self, X: np.ndarray) -> Float[np.ndarray, "rows features"]:
         if self.spatial == "dense":
             return X.reshape(len(X), -1)
         return np.moveaxis(X, 1, -1).reshape(-1, X.shape[1])
+
+
+def _both_kinds(labels: Float[np.ndarray, "n *target"]) -> bool:
+    return labels.size > 0 and labels.min() < labels.max()
 
 
 def _standard(X: Activations) -> tuple[np.ndarray, np.ndarray]:

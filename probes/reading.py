@@ -10,8 +10,10 @@ from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from rlbilinear.agents import Agent
-from rlbilinear.probes.concepts import Concept, overlap, to_cells
+from rlbilinear.probes import concepts
+from rlbilinear.probes.concepts import Concept, ConceptLike, overlap, to_cells
 from rlbilinear.probes.dataset import ActivationDataset
+from rlbilinear.probes.named import AgentLike, as_agent
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.statistics import bootstrap_interval
 
@@ -19,15 +21,15 @@ ALPHAS = (1e1, 1e2, 1e3, 1e4)
 """Penalties tried for probes of positions, which have more coefficients than states."""
 
 
-def default_probe(concept: Concept) -> LinearProbe:
+def default_probe(concept: ConceptLike) -> LinearProbe:
     """Return the usual probe: shared for presence, dense for positions."""
-    if concept.kind == "presence":
+    if concepts.concept(concept).kind == "presence":
         return LinearProbe()
     return LinearProbe(kind="position", spatial="dense", alphas=ALPHAS)
 
 
 def fit_probe(
-    data: ActivationDataset, layer: str, concept: Concept, probe: LinearProbe | None = None
+    data: ActivationDataset, layer: str, concept: ConceptLike, probe: LinearProbe | None = None
 ) -> LinearProbe:
     """Fit a probe to a layer's activations.
 
@@ -39,12 +41,13 @@ def fit_probe(
     Args:
         data: states of the levels to fit to.
         layer: one of the dataset's layers.
-        concept: one of the dataset's concepts.
+        concept: one of the dataset's concepts, or its name.
         probe: an unfitted probe, which is left as it is; `default_probe` when None.
 
     Raises:
         ValueError: the dataset lacks the layer or concept; the message lists those it has.
     """
+    concept = concepts.concept(concept)
     maps, labels = _of(data, layer, concept)
     return _fit(probe or default_probe(concept), concept, maps, labels, data.levels)
 
@@ -53,7 +56,7 @@ def probe_report(
     probe: LinearProbe,
     data: ActivationDataset,
     layer: str,
-    concept: Concept,
+    concept: ConceptLike,
     *,
     name: str = "probe",
     seed: int = 0,
@@ -83,6 +86,7 @@ def probe_report(
     Raises:
         ValueError: the dataset lacks the layer or concept, or the probe does not fit them.
     """
+    concept = concepts.concept(concept)
     maps, labels = _of(data, layer, concept)
     predicted = _predict(probe, concept, maps, labels)
     scores = _scores(concept, predicted, labels, data.levels, seed, n_resamples)
@@ -90,11 +94,11 @@ def probe_report(
 
 
 def compare_probes(
-    agent: Agent,
+    agent: AgentLike,
     fit: ActivationDataset,
     held_out: ActivationDataset,
     layer: str,
-    concept: Concept,
+    concept: ConceptLike,
     *,
     probe: LinearProbe | None = None,
     seed: int = 0,
@@ -117,6 +121,7 @@ def compare_probes(
     Raises:
         ValueError: the datasets share a level, or lack the layer or concept.
     """
+    agent, concept = as_agent(agent), concepts.concept(concept)
     if shared := sorted({*fit.levels.tolist()} & {*held_out.levels.tolist()}):
         raise ValueError(f"levels both fitted to and held out: {shared}")
     probe = probe or default_probe(concept)

@@ -10,10 +10,18 @@ from torch import Tensor
 
 from rlbilinear.agents import Agent
 from rlbilinear.envs import EVALUATION, FITTING
+from rlbilinear.probes import concepts
 from rlbilinear.probes.branches import feeds
-from rlbilinear.probes.concepts import Concept, cheese_position, cheese_presence, mouse_presence
+from rlbilinear.probes.concepts import (
+    Concept,
+    ConceptLike,
+    cheese_position,
+    cheese_presence,
+    mouse_presence,
+)
 from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
 from rlbilinear.probes.interchange import activation_differences
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layer
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.reading import fit_probe, permute_by_level, untrained
 from rlbilinear.probes.subspaces import difference_subspace, random_subspace
@@ -200,22 +208,22 @@ class Study:
 
 
 def prepare(
-    agent: Agent,
-    layer: str,
-    concept: Concept,
+    agent: AgentLike,
+    layer: LayerLike,
+    concept: ConceptLike,
     *,
     probe: LinearProbe | None = None,
     sizes: Sizes | None = None,
     seed: int = 0,
     progress: bool = True,
-    surrogate: Agent | None = None,
+    surrogate: AgentLike | None = None,
 ) -> Study:
     """Collect the states and fit the probe.
 
     Args:
-        agent: a maze agent.
-        layer: a layer whose outputs are maps.
-        concept: one of `CAUSAL_CONCEPTS`.
+        agent: a maze agent, or its name in the zoo, or its folder.
+        layer: a layer whose outputs are maps, or its name.
+        concept: one of `CAUSAL_CONCEPTS`, or its name.
         probe: fitted at the layer already, to other levels than `envs.EVALUATION`; the usual one is
             fitted when None.
         sizes: how many levels and states; the usual numbers when None.
@@ -226,8 +234,11 @@ def prepare(
     Raises:
         ValueError: a layer, concept, game, probe or surrogate that cannot be studied; the message
             lists the choices.
+        TypeError: something else than an agent, layer, concept or their names.
     """
-    sizes = sizes or Sizes()
+    sizes, agent, concept = sizes or Sizes(), as_agent(agent), concepts.concept(concept)
+    layer = as_layer(agent, layer)
+    surrogate = None if surrogate is None else as_agent(surrogate)
     if agent.config.game != "maze":
         raise ValueError(f"validation needs a maze agent, this one plays {agent.config.game}")
     if concept.name not in CAUSAL_CONCEPTS:
@@ -245,13 +256,13 @@ def prepare(
             "surrogate: its blocks are not the agent's; make it with probes.surrogate_of"
         )
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
-    concepts = [concept, cheese_position, mouse_presence]
+    labelled = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(
             agent,
             levels,
             [*layers, *feeds(surrogate or agent)],
-            concepts,
+            labelled,
             states_per_level=sizes.states_per_level,
             seed=seed + offset,
             progress=progress,

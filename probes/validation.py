@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -17,7 +18,8 @@ from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
 from rlbilinear.envs import EVALUATION, FITTING, generate_maze
 from rlbilinear.envs.state import WALL
-from rlbilinear.probes.concepts import Concept, cheese_presence
+from rlbilinear.probes.concepts import ConceptLike, cheese_presence
+from rlbilinear.probes.named import AgentLike, LayerLike
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.report import Section, ValidationReport
 from rlbilinear.probes.steps.ablating import ablate_directions
@@ -41,16 +43,16 @@ STEPS: tuple[tuple[str, Callable[[Study], StepResult]], ...] = (
 
 
 def validate(
-    agent: Agent,
+    agent: AgentLike,
     probe: LinearProbe | None = None,
     *,
-    layer: str = "block2",
-    concept: Concept = cheese_presence,
+    layer: LayerLike = "block2",
+    concept: ConceptLike = cheese_presence,
     sizes: Sizes | None = None,
     seed: int = 0,
-    name: str = "the agent",
+    name: str | None = None,
     progress: bool = True,
-    surrogate: Agent | None = None,
+    surrogate: AgentLike | None = None,
 ) -> ValidationReport:
     """Ask whether an agent uses what a probe reads.
 
@@ -58,22 +60,24 @@ def validate(
     that changes most when only the cheese moves (see `rlbilinear.probes.study.DIRECTIONS`).
 
     Args:
-        agent: a maze agent.
+        agent: a maze agent, or its name in the zoo, or its folder.
         probe: fitted at the layer; the usual one is fitted when None.
-        layer: a layer whose outputs are maps.
-        concept: what the probe reads.
+        layer: a layer whose outputs are maps, or its name.
+        concept: what the probe reads, or its name.
         sizes: how many levels and states.
         seed: of everything random.
-        name: of the agent, in the report.
+        name: of the agent, in the report; as it was given, or "the agent", when None.
         progress: show bars.
         surrogate: of a ReLU agent, as `probes.surrogate.quadratic_surrogate` makes it: the agent is
             then read, and edited in its weights, by the surrogate's eigenfilters.
 
     Raises:
         ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.
+        TypeError: something else than an agent, layer, concept or their names.
     """
     started = time.monotonic()
     sizes = sizes or Sizes()
+    name = name or ("the agent" if isinstance(agent, Agent) else str(agent))
     study = prepare(
         agent,
         layer,
@@ -95,12 +99,12 @@ def validate(
     settings = {
         **provenance(),
         "agent": name,
-        "layer": layer,
-        "concept": concept.name,
+        "layer": study.layer,
+        "concept": study.concept.name,
         "seed": seed,
         "sizes": asdict(sizes),
         "levels": {
-            "training": str(agent.config.made.get("levels", "unknown")),
+            "training": str(study.agent.config.made.get("levels", "unknown")),
             "fitting": f"first {sizes.fit_levels} of {FITTING}",
             "evaluation": f"first {sizes.levels} of {EVALUATION}",
         },
@@ -108,7 +112,7 @@ def validate(
         "seconds": round(time.monotonic() - started, 1),
     }
     return ValidationReport(
-        title=f"Does {name} use what a probe for {concept.name} reads at {layer}?",
+        title=f"Does {name} use what a probe for {study.concept.name} reads at {study.layer}?",
         settings=settings,
         verdict=judge(claims),
         sections=tuple(part.section for part in parts),
@@ -174,6 +178,11 @@ def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> StepResult:
         "under the strictest corrected level. Levels are held out by their seeds; small mazes "
         f"come up again: {repeated} of the {sizes.levels} have the walls of a fitting level."
     )
+    if unknown := sum(np.isnan([claim.effect, claim.control]).any() for claim in claims):
+        text += (
+            f" {unknown} claims have no number, and are not shown: with an edit, or its control, "
+            "the agent's outputs are not finite in some states (`finite` in the tables)."
+        )
     return StepResult(
         Section("How the verdict is reached", text, ("rules",)), tables={"rules": table}
     )

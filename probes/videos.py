@@ -8,6 +8,7 @@ from jaxtyping import Int, UInt8
 from rlbilinear.agents import Agent
 from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.envs import Maze, ProcgenVecEnv, videos
+from rlbilinear.probes.finite import check_finite
 
 Frames = UInt8[np.ndarray, "time 3 height width"]
 
@@ -32,20 +33,19 @@ def side_by_side(
         (time, 3, height, width), as TensorBoard has them; time at most ``steps`` + 1.
 
     Raises:
-        ValueError: no agents, or fewer than one step.
+        ValueError: no agents, fewer than one step, or outputs that are not finite.
     """
     if not agents or steps < 1:
         raise ValueError(f"expected agents and steps >= 1, got {list(agents)} and {steps}")
     noise = np.random.default_rng([seed, maze.level_seed or 0])
 
     def policy(observations: Observations) -> Int[np.ndarray, " agents"]:
-        logits = np.stack(
-            [
-                agent.logits(observation[None])[0].cpu().numpy()
-                for agent, observation in zip(agents.values(), observations, strict=True)
-            ]
-        )
-        return (logits + noise.gumbel(size=logits.shape[1])).argmax(1)
+        scores = []
+        for agent, observation in zip(agents.values(), observations, strict=True):
+            logits = agent.logits(observation[None])
+            check_finite(agent, observation[None], logits)
+            scores.append(logits[0].cpu().numpy())
+        return (np.stack(scores) + noise.gumbel(size=len(scores[0]))).argmax(1)
 
     env = ProcgenVecEnv("maze", len(agents), levels=[maze] * len(agents), render_mode="rgb_array")
     try:

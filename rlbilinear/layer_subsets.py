@@ -8,13 +8,16 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from rlbilinear.statistics import kl_of_logits
 from rlbilinear.swapping import CovarianceKind, Inputs, batches, replace_layers
 
 
 class Comparison(NamedTuple):
-    """A network's outputs beside another's, on the same inputs."""
+    """A network's outputs beside another's, on the same inputs.
+
+    Where some outputs are not finite, only `finite` is a number: the others would be of the rest.
+    """
 
     kl: float
     """mean of KL(network || other) of the softmax of the outputs, in nats"""
@@ -24,6 +27,8 @@ class Comparison(NamedTuple):
     """share of the network's outputs explained by the other's: centred, mean over outputs"""
     accuracy: float
     """of the other, where labels are given; else NaN"""
+    finite: float
+    """share of inputs for which all outputs of both are finite"""
 
 
 def subsets(layers: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -54,15 +59,19 @@ def compare_outputs(
         )
     if labels is not None and len(labels) != len(ours):
         raise ValueError(f"labels: expected {len(ours)}, got {len(labels)}")
-    log_ours, log_theirs = F.log_softmax(ours, 1), F.log_softmax(theirs, 1)
+    finite = (ours.isfinite() & theirs.isfinite()).all(1).double().mean().item()
+    if finite < 1:
+        missing = float("nan")
+        return Comparison(missing, missing, missing, missing, finite)
     scatter = (ours - ours.mean(0)).square().sum(0)
     varies = torch.where(scatter > 0, scatter, torch.nan)
     chosen = theirs.argmax(1)
     return Comparison(
-        kl=(log_ours.exp() * (log_ours - log_theirs)).sum(1).mean().item(),
+        kl=kl_of_logits(ours, theirs).mean().item(),
         agreement=(ours.argmax(1) == chosen).double().mean().item(),
         r2=(1 - (ours - theirs).square().sum(0) / varies).nanmean().item(),
         accuracy=(float("nan") if labels is None else (chosen == labels).double().mean().item()),
+        finite=finite,
     )
 
 
@@ -89,8 +98,9 @@ def sweep_subsets(
 
     Returns:
         A row for each subset, degree, and way: ``layers`` (joined by ``+``), ``replaced`` (how
-        many), ``degree``, ``reestimated``, ``kl``, ``agreement``, ``r2``, ``accuracy``. The first
-        row is the network itself, with nothing replaced and degree -1.
+        many), ``degree``, ``reestimated``, ``kl``, ``agreement``, ``r2``, ``accuracy``,
+        ``finite`` (as in `Comparison`). The first row is the network itself, with nothing
+        replaced and degree -1.
 
     Raises:
         ValueError: as `replace_layers` and `compare_outputs`.

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from rlbilinear.agents import Agent
 from rlbilinear.probes import figures as draw
+from rlbilinear.probes import missing
 from rlbilinear.probes.dataset import States
 from rlbilinear.probes.effects import (
     against_control,
@@ -23,7 +24,6 @@ from rlbilinear.probes.report import Drawing, Section
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
 from rlbilinear.probes.trace import filter_edits
-from rlbilinear.statistics import against_all, bootstrap_interval
 
 LOSS_SHOWN, LOSS_NEGLIGIBLE = 0.1, 0.02
 """A direction is necessary when without it the right move loses this much probability."""
@@ -146,10 +146,10 @@ def _measure(agent: Agent, edits: Edits, states: States, levels: Int[np.ndarray,
 def _necessary(name: str, own: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> Claim:
     loss, levels = own["loss"].to_numpy(), own["level"].to_numpy()
     others = {kind: control["loss"].to_numpy() for kind, control in controls.items()}
-    versus = against_all(loss, others, levels)
+    versus = missing.versus(loss, others, levels)
     return Claim(
         f"{name}: necessary (ablated, the right move loses probability)",
-        *bootstrap_interval(loss, levels),
+        *missing.interval(loss, levels),
         control=versus.control,
         p=versus.p_value,
         shown=LOSS_SHOWN,
@@ -174,7 +174,8 @@ def _specific(name: str, without: pd.DataFrame, with_cheese: pd.DataFrame) -> Cl
 def _forest(losses: pd.DataFrame) -> pd.DataFrame:
     """Return each intervention's loss and its strongest control's, as two rows of one name."""
     losses = losses.reset_index(drop=True)
-    loss = losses.loc[losses.groupby("intervention", sort=False)["control"].idxmax()]
+    controls = losses["control"].fillna(np.inf)  # one that is missing may be the strongest
+    loss = losses.loc[controls.groupby(losses["intervention"], sort=False).idxmax()]
     own = loss[["intervention", "effect", "low", "high"]]
     control = loss[["intervention", "control", "control_low", "control_high"]]
     control = control.set_axis(own.columns, axis=1)

@@ -4,12 +4,12 @@ import pandas as pd
 
 from rlbilinear.edits.functional import span
 from rlbilinear.probes import figures as draw
+from rlbilinear.probes import missing
 from rlbilinear.probes.interchange import interchange_summary, interchange_table
 from rlbilinear.probes.report import Drawing, Section
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study, directions_at
 from rlbilinear.probes.subspaces import Subspace, candidates
-from rlbilinear.statistics import against_all, bootstrap_interval
 
 RANKS = (1, 2, 4, 8)
 CONTROL = "control: "
@@ -38,7 +38,7 @@ def locate_concept(study: Study) -> StepResult:
     controls = {
         kind: at_layer[at_layer["subspace"].str.startswith(f"{CONTROL}{kind} ")]
         .groupby("pair")["follow"]
-        .mean()
+        .agg(missing.mean)
         .to_numpy()
         for kind in CONTROLS
     }
@@ -46,8 +46,8 @@ def locate_concept(study: Study) -> StepResult:
     for name in DIRECTIONS:
         own = at_layer[(at_layer["subspace"] == name) & (at_layer["rank"] == 1)]
         follow, levels = own["follow"].to_numpy(), own["level"].to_numpy()
-        value = bootstrap_interval(follow, levels, seed=study.seed)
-        versus = against_all(follow, controls, levels, seed=study.seed)
+        value = missing.interval(follow, levels, seed=study.seed)
+        versus = missing.versus(follow, controls, levels, seed=study.seed)
         claims.append(
             Claim(
                 f"{name}: sufficient (patched alone, the agent follows)",

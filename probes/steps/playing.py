@@ -8,6 +8,7 @@ import pandas as pd
 
 from rlbilinear.agents import Agent
 from rlbilinear.envs import EVALUATION, Maze, decision_square, expert_moves, observe, top_right
+from rlbilinear.probes import missing
 from rlbilinear.probes.behaviour import (
     compare_fields,
     field,
@@ -23,7 +24,6 @@ from rlbilinear.probes.report import Drawing, Section, Video
 from rlbilinear.probes.steps.result import StepResult
 from rlbilinear.probes.study import Study
 from rlbilinear.probes.videos import side_by_side
-from rlbilinear.statistics import bootstrap_interval, paired_difference
 
 
 def play_edited(study: Study) -> StepResult:
@@ -65,8 +65,8 @@ def play_edited(study: Study) -> StepResult:
         f"{cheese['original']:.2f} and towards the corner with {corner['original']:.2f}; with the "
         f"difference direction ablated {cheese['difference ablated']:.2f} and "
         f"{corner['difference ablated']:.2f}. "
-        f"Averaged over every free cell of {len(mazes)} mazes, ablating the "
-        f"difference direction moves {cells['total_variation'].mean():.3f} of the probability. "
+        f"Averaged over every free cell of {len(mazes)} mazes, ablating the difference direction "
+        f"moves {missing.mean(cells['total_variation']):.3f} of the probability. "
         "The random direction is one, scaled to change the layer's output as much as the "
         "difference direction. `change` and `p` compare with the original, level by level; `p` is "
         "not corrected for their number. An episode without success lasts 500 steps."
@@ -160,9 +160,9 @@ def _compared(results: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         for metric in metrics:
             values, levels = own[metric].to_numpy(float), own["level"].to_numpy()
             row: dict[str, str | float] = {"agent": name, "metric": metric}
-            row |= bootstrap_interval(values, levels)._asdict()
+            row |= missing.interval(values, levels)._asdict()
             if name != "original":
-                paired = paired_difference(values, original[metric].to_numpy(float), levels)
+                paired = missing.difference(values, original[metric].to_numpy(float), levels)
                 row |= {
                     "change": paired.difference,
                     "change_low": paired.low,

@@ -11,14 +11,14 @@ from torch import Tensor
 from rlbilinear.agents.edits.directions import steer
 from rlbilinear.envs import EVALUATION, Cell, Maze
 from rlbilinear.probes import figures as draw
+from rlbilinear.probes import missing
 from rlbilinear.probes.behaviour import field, vector_field
 from rlbilinear.probes.maps import cell_heatmap, vector_fields
 from rlbilinear.probes.planting import PlaceMaps, along, plantings, steering_table
 from rlbilinear.probes.report import Drawing, Section
-from rlbilinear.probes.retarget import BiasMap, cheese_maps, retarget
+from rlbilinear.probes.retargeting import BiasMap, cheese_maps, retarget
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
-from rlbilinear.statistics import against_all, bootstrap_interval
 
 STEERED_SHOWN, STEERED_NEGLIGIBLE = 0.5, 0.1
 """A direction steers when in this share of states the move is right for the planted cheese."""
@@ -41,8 +41,8 @@ def steer_to_cells(study: Study) -> StepResult:
     claims = []
     for name in DIRECTIONS:
         right = at_one[f"moved: {name}"].to_numpy()
-        value = bootstrap_interval(right, planted.levels, seed=study.seed)
-        versus = against_all(right, controls, planted.levels, seed=study.seed)
+        value = missing.interval(right, planted.levels, seed=study.seed)
+        versus = missing.versus(right, controls, planted.levels, seed=study.seed)
         claims.append(
             Claim(
                 f"{name}: steerable (cheese moved in the weights, the agent follows)",
@@ -71,7 +71,7 @@ def steer_to_cells(study: Study) -> StepResult:
         for name, bias in biases.items()
     )
     rates = {
-        name: bootstrap_interval(rows["sent"].to_numpy(float), rows["level"].to_numpy())
+        name: missing.interval(rows["sent"].to_numpy(float), rows["level"].to_numpy())
         for name, rows in sent.groupby("steered")
     }
     reached = rates["along the direction"]
@@ -102,7 +102,10 @@ def steer_to_cells(study: Study) -> StepResult:
         tables={
             "steering": summary,
             "retargeting": sent.groupby(["steered", "level"], as_index=False, sort=False).agg(
-                sent=("sent", "mean"), reach=("reach", "mean"), targets=("sent", "size")
+                sent=("sent", missing.mean),
+                reach=("reach", missing.mean),
+                finite=("finite", "mean"),
+                targets=("sent", "size"),
             ),
         },
         figures={
@@ -138,8 +141,8 @@ def _steering_summary(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (condition, gain), group in table.groupby(["condition", "gain"], sort=False):
         levels = group["level"].to_numpy()
-        right = bootstrap_interval(group["right"].to_numpy(), levels)
-        probability = bootstrap_interval(group["probability"].to_numpy(), levels)
+        right = missing.interval(group["right"].to_numpy(), levels)
+        probability = missing.interval(group["probability"].to_numpy(), levels)
         rows.append(
             {
                 "condition": condition,
@@ -148,6 +151,7 @@ def _steering_summary(table: pd.DataFrame) -> pd.DataFrame:
                 "low": right.low,
                 "high": right.high,
                 "probability": probability.estimate,
+                "finite": group["finite"].mean(),
                 "states": len(group),
             }
         )

@@ -4,7 +4,7 @@
 is the run, of which several seeds tell. `divergence`: between policies, from log-probabilities.
 """
 
-from rlbilinear.statistics.divergence import kl_divergence, kl_of_logits
+from rlbilinear.statistics.divergence import grouped, kl_divergence, kl_of_logits
 from rlbilinear.statistics.intervals import Interval
 from rlbilinear.statistics.levels import (
     PairedDifference,
@@ -26,6 +26,7 @@ __all__ = [
     "against_all",
     "bootstrap_interval",
     "bootstrap_of_means",
+    "grouped",
     "holm",
     "kl_divergence",
     "kl_of_logits",

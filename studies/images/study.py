@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 
 from rlbilinear import QuadraticForm
@@ -24,6 +23,7 @@ from rlbilinear.deep_hosvd import deep_hosvd
 from rlbilinear.hosvd import hosvd
 from rlbilinear.sparsity import cross_completeness, effective_rank
 from rlbilinear.stack import BilinearStack
+from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images.data import Images
 from rlbilinear.tensor import BilinearTensor
 from rlbilinear.tucker import tucker2
@@ -296,22 +296,12 @@ def masks_of(trained: Trained) -> QuadraticMasks:
     )
 
 
-def interval(values: Iterable[float]) -> tuple[float, float, float]:
-    """Return the mean and the ends of its 95 % t-interval; a single value has no interval."""
-    numbers = np.asarray([*values], float)
-    mean = numbers.mean()
-    if len(numbers) < 2:
-        return mean, mean, mean
-    half = stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers))
-    return mean, mean - half, mean + half
-
-
 def with_intervals(table: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Return mean, low, high of a column over seeds, for each group."""
+    """Return mean, low, high of a column over seeds, for each group (`t_interval`)."""
     per_seed = table.groupby([*by, "seed"], sort=False)[value].mean().reset_index()
     rows = []
     for key, group in per_seed.groupby(by, sort=False):
-        mean, low, high = interval(group[value])
+        mean, low, high = t_interval(group[value])
         rows.append({**dict(zip(by, key, strict=True)), "mean": mean, "low": low, "high": high})
     return pd.DataFrame(rows)
 

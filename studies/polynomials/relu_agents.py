@@ -29,10 +29,9 @@ from rlbilinear.envs import EVALUATION, FITTING
 from rlbilinear.figures import filter_strip
 from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.dataset import collect
-from rlbilinear.statistics import paired_difference
+from rlbilinear.statistics import kl_of_logits, paired_difference
 from rlbilinear.studies.polynomials import relu_figures as draw
 from rlbilinear.studies.polynomials import relu_filters as filters
-from rlbilinear.studies.polynomials.relu_filters import kl_of
 from rlbilinear.studies.polynomials.tails import tails
 from rlbilinear.swapping import Fit
 
@@ -258,16 +257,23 @@ def _policies(
 
     Returns:
         ``kl`` from the whole agent's policy, mean and median over states, in nats, and
-        ``agreement``, how often the likeliest action is the same. KL is missing where a polynomial
-        exploded to numbers that are not finite.
+        ``agreement``, how often the likeliest action is the same. ``finite`` is the share of
+        states in which both give finite numbers; the others are missing where it is below 1, as
+        where a polynomial explodes.
     """
     rows = []
     for each in found:
         own, theirs = (agent.logits(held_out) for agent in (agents[each.kind], each.agent))
-        kl = kl_of(own, theirs)
-        agreement = (own.argmax(1) == theirs.argmax(1)).double().mean().item()
-        means = {"kl": kl.mean().item(), "kl_median": kl.median().item()}
-        rows.append({**_about(each), **means, "agreement": agreement})
+        finite = torch.stack([own, theirs]).isfinite().all(2).all(0).double().mean().item()
+        kl = kl_of_logits(own, theirs)
+        measured = {
+            "kl": kl.mean().item(),
+            "kl_median": kl.median().item(),
+            "agreement": (own.argmax(1) == theirs.argmax(1)).double().mean().item(),
+        }
+        if finite < 1:
+            measured = dict.fromkeys(measured, np.nan)
+        rows.append({**_about(each), **measured, "finite": finite})
     return pd.DataFrame(rows)
 
 

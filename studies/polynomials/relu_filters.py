@@ -16,6 +16,7 @@ from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.dataset import ActivationDataset, collect
 from rlbilinear.probes.reading import fit_probe
 from rlbilinear.probes.trace import Writer, eigenfilter_table, filter_counts
+from rlbilinear.statistics import kl_of_logits
 
 
 def blocks(agents: Sequence[Agent]) -> list[str]:
@@ -133,7 +134,7 @@ def _kl(
         after = agent.logits(images)
     finally:
         handle.remove()
-    return kl_of(before, after).mean().item()
+    return kl_of_logits(before, after).mean().item()
 
 
 def describe(
@@ -154,11 +155,3 @@ def describe(
         quadratic_r2=float(1 - (own - quadratic).square().sum() / scatter),
         **counts,
     )
-
-
-def kl_of(
-    before: Float[Tensor, "n actions"], after: Float[Tensor, "n actions"]
-) -> Float[Tensor, "n"]:
-    """Return the divergence of each state's policy, in nats."""
-    logs = [logits.double().log_softmax(1) for logits in (before, after)]
-    return (logs[0].exp() * (logs[0] - logs[1])).sum(1)

@@ -93,6 +93,7 @@ def through_training(images: Images, histories: Iterable[History], degree: int =
                         "measured_r2": both.measured[n].mean().item(),
                         "kl": found.kl,
                         "agreement": found.agreement,
+                        "finite": found.finite,
                         "accuracy": found.accuracy,
                         "network_accuracy": own,
                         "network_train_accuracy": learned,

@@ -30,6 +30,11 @@ def test_effects_on_moves_by_hand():
     assert np.allclose(table["loss"], [0.5, -0.1, np.nan], equal_nan=True)
     assert np.allclose(table["right"], [0, 1, np.nan], equal_nan=True)
     assert np.allclose(table["total_variation"], [0.5, 0.1, 1.0])
+    assert table["finite"].tolist() == [1, 1, 1]
+    edited[0] = np.nan
+    table = move_effects(original, edited, np.array([0, 1, NO_MOVE]), np.array([4, 4, 5]))
+    assert table.loc[0, ["loss", "right", "total_variation"]].isna().all()
+    assert table["finite"].tolist() == [0, 1, 1]
 
 
 def size_of_change(study, edited):
@@ -81,8 +86,9 @@ def test_controls_are_averaged_state_by_state():
 def test_against_control_has_both_means_and_the_test_by_level():
     rng = np.random.default_rng(0)
     levels = np.repeat(np.arange(12), 3)
-    effect = pd.DataFrame({"level": levels, "loss": 0.5 + 0.1 * rng.standard_normal(36)})
-    control = pd.DataFrame({"level": levels, "loss": 0.1 * rng.standard_normal(36)})
+    loss = 0.1 * rng.standard_normal((2, 36))
+    effect = pd.DataFrame({"level": levels, "loss": 0.5 + loss[0], "finite": 1.0})
+    control = pd.DataFrame({"level": levels, "loss": loss[1], "finite": 1.0})
     row = against_control("edit", effect, control)
     assert (row["intervention"], row["metric"], row["levels"]) == ("edit", "loss", 12)
     assert row["effect"] == pytest.approx(effect["loss"].mean())
@@ -91,6 +97,11 @@ def test_against_control_has_both_means_and_the_test_by_level():
     assert row["low"] < row["effect"] < row["high"]
     assert row["p"] == 2 / 2**12  # all levels differ alike
     assert against_control("same", effect, effect)["p"] == 1
+    control.loc[3, ["loss", "finite"]] = np.nan, 0
+    row = against_control("edit", effect, control)
+    assert row["effect"] == pytest.approx(effect["loss"].mean()) and row["finite"] == 1
+    assert np.isnan([row["control"], row["difference"]]).all() and row["p"] == 1
+    assert row["control_finite"] == pytest.approx(35 / 36)
 
 
 def test_dose_response(study):

@@ -11,7 +11,7 @@ from rlbilinear.probes.interchange import (
     interchange_table,
 )
 from rlbilinear.probes.interventions import Interchange, Intervention, logits_under
-from rlbilinear.probes.moves import kl_divergence, move_distribution, move_probabilities
+from rlbilinear.probes.moves import kl_divergence, log_move_distribution, log_move_probabilities
 from rlbilinear.probes.subspaces import Subspace, candidates, random_subspace
 
 LEVELS = range(100, 106)
@@ -51,10 +51,10 @@ def test_a_subspace_against_an_interchange_by_hand(agent, pairs):
     table = interchange_table(agent, pairs, {"block1": [Subspace("random", basis)]}, batch=5)
     base, source = pairs.base.observations, pairs.source.observations
     change = Intervention("block1", Interchange(source), basis)
-    patched = move_distribution(logits_under(agent, base, [change]))
-    target = move_probabilities(agent, source)
+    patched = log_move_distribution(logits_under(agent, base, [change]))
+    target = log_move_probabilities(agent, source)
     assert np.allclose(table["kl"], kl_divergence(target, patched), atol=1e-5)
-    assert np.allclose(table["kl_base"], kl_divergence(target, move_probabilities(agent, base)))
+    assert np.allclose(table["kl_base"], kl_divergence(target, log_move_probabilities(agent, base)))
     assert (table["follow"] == (patched.argmax(1) == pairs.source.moves)).all()
     assert (table["keep"] == (patched.argmax(1) == pairs.base.moves)).all()
     assert table["level"].tolist() == pairs.levels.tolist()
@@ -99,6 +99,7 @@ def test_the_share_is_a_ratio_of_means():
             "keep": [0.0, 0.0, 1.0, 0.0],
             "follow_base": [0.0, 0.0, 0.0, 1.0],
             "follow_source": 1.0,
+            "finite": 1.0,
         }
     )
     (row,) = interchange_summary(table, resamples=200).to_dict("records")
@@ -106,4 +107,8 @@ def test_the_share_is_a_ratio_of_means():
     assert row["share_low"] == pytest.approx(1 - 0.5 / 0.4)  # level 2 twice
     assert row["share_high"] == pytest.approx(1 - 0.1 / 2)  # level 1 twice
     assert (row["follow"], row["keep"], row["follow_base"]) == (0.75, 0.25, 0.25)
-    assert (row["pairs"], row["levels"]) == (4, 2)
+    assert (row["pairs"], row["levels"], row["finite"]) == (4, 2, 1)
+    broken = table.assign(kl=[0.0, np.nan, 0.5, 0.0], finite=[1.0, 0.0, 1.0, 1.0])
+    (row,) = interchange_summary(broken, resamples=200).to_dict("records")
+    assert np.isnan([row["share"], row["share_low"], row["share_high"]]).all()
+    assert row["finite"] == 0.75

@@ -6,7 +6,7 @@ from rlbilinear.agents.edits.directions import steer
 from rlbilinear.envs import Maze, expert_moves, observe
 from rlbilinear.probes.moves import move_probabilities
 from rlbilinear.probes.planting import GAINS, along, plantings, steering_table
-from rlbilinear.probes.retarget import cheese_maps
+from rlbilinear.probes.retargeting import cheese_maps
 from rlbilinear.probes.study import CONTROLS, unit
 from rlbilinear.probes.subspaces import component
 

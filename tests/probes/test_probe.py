@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, cross_val_score
 
 from rlbilinear.probes.probe import LinearProbe
 
@@ -132,6 +132,55 @@ def test_alpha_is_chosen_on_held_out_levels():
     assert probe.fit(X, y, groups).alpha_ == 1e4
     with pytest.raises(ValueError, match="groups"):
         probe.fit(X, y)
+
+
+def rare(states, seen, positives):
+    """A dense concept of a few states: those of the first levels, two states a level."""
+    random = np.random.default_rng(0)
+    y = np.zeros(states)
+    y[:positives] = 1
+    X = random.standard_normal((states, 3)).astype(np.float32) + y[:, None].astype(np.float32)
+    return X, y, np.repeat(np.arange(states // seen), seen)
+
+
+@pytest.mark.parametrize("positives", [4, 6, 12])
+@pytest.mark.parametrize("spatial", ["shared", "dense"])
+def test_a_rare_concept_is_fitted_with_a_choice_of_alpha(positives, spatial):
+    X, y, levels = rare(40, 2, positives)
+    if spatial == "shared":
+        X = X[:, :, None, None]
+        y = y[:, None, None]
+    probe = LinearProbe(spatial=spatial, alphas=(1.0, 2.0)).fit(X, y, levels)
+    assert probe.alpha_ in (1.0, 2.0)
+
+
+def test_alpha_is_the_best_over_the_folds_with_both_kinds_of_labels():
+    X, y, levels = rare(40, 2, 4)  # in two levels: of five folds, two have positive states
+    alphas = (1e-2, 1.0, 1e3)
+    scores = {}
+    for alpha in alphas:
+        with pytest.warns(UserWarning, match="least populated class"):
+            folds = list(StratifiedGroupKFold(5).split(X, y, levels))
+        one = LinearProbe(spatial="dense", alphas=(alpha,))
+        scores[alpha] = np.mean(
+            [
+                one.fit(X[a], y[a]).score(X[b], y[b])
+                for a, b in folds
+                if y[a].mean() > 0 and y[b].mean() > 0
+            ]
+        )
+    probe = LinearProbe(spatial="dense", alphas=alphas).fit(X, y, levels)
+    assert scores[probe.alpha_] == max(scores.values())
+
+
+def test_too_few_levels_to_choose_alpha_is_said_of_the_folds():
+    X, y, levels = rare(40, 2, 2)
+    probe = LinearProbe(spatial="dense", alphas=(1.0, 2.0))
+    with pytest.raises(ValueError, match="in 5 folds needs as many levels, got 1"):
+        probe.fit(X, y, np.zeros(40))
+    levels[:] = np.arange(40) // 10
+    with pytest.raises(ValueError, match=r"in each of 4 folds all labels .* are alike"):
+        LinearProbe(spatial="dense", alphas=(1.0, 2.0), folds=4).fit(X, y, levels)
 
 
 def test_it_is_a_scikit_learn_estimator():

@@ -35,6 +35,18 @@ def test_comparison_against_scipy(mlp):
     assert (itself.kl, itself.agreement, itself.r2) == (0, 1, 1) and np.isnan(itself.accuracy)
 
 
+def test_outputs_that_are_not_finite_are_no_prediction(mlp):
+    x = inputs(50, 6)
+
+    def explodes(batch):
+        return mlp(batch).detach().where(batch[:, :1] > 0, torch.nan)
+
+    found = compare_outputs(mlp, explodes, x, torch.zeros(50))
+    assert found.finite == (x[:, 0] > 0).double().mean().item() < 1
+    assert np.isnan([found.kl, found.agreement, found.r2, found.accuracy]).all()
+    assert compare_outputs(mlp, mlp, x).finite == 1
+
+
 def test_every_subset_is_swept(mlp):
     x = inputs(80, 6)
     layers = replaceable(mlp)

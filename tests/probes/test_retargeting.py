@@ -14,7 +14,7 @@ from rlbilinear.envs import (
     top_right,
 )
 from rlbilinear.probes.behaviour import field, follow
-from rlbilinear.probes.retarget import cheese_maps, move_cheese, retarget
+from rlbilinear.probes.retargeting import cheese_maps, move_cheese, retarget
 from rlbilinear.probes.subspaces import component, random_subspace
 
 

@@ -13,7 +13,8 @@ from rlbilinear.agents import Agent
 from rlbilinear.envs import Cell, Maze, observe
 from rlbilinear.probes.behaviour import mouse_cells, walk, way
 from rlbilinear.probes.interventions import logits_after
-from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.moves import has_policy, log_move_distribution
+from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layer
 from rlbilinear.probes.subspaces import Basis, component
 
 BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
@@ -21,8 +22,8 @@ BiasMap = Callable[[Maze, Cell], Float[Tensor, "channels height width"]]
 
 
 def cheese_maps(
-    agent: Agent,
-    layer: str,
+    agent: AgentLike,
+    layer: LayerLike,
     mazes: Sequence[Maze],
     basis: Basis | None = None,
     *,
@@ -45,6 +46,8 @@ def cheese_maps(
     Returns:
         A map for each cell that is free, and not the mouse's, in any of the mazes.
     """
+    agent = as_agent(agent)
+    layer = as_layer(agent, layer)
     rng = np.random.default_rng(seed)
     hosts: dict[Cell, list[int]] = {}
     for index in rng.permutation(len(mazes)).tolist():
@@ -85,8 +88,8 @@ def move_cheese(
 
 
 def retarget(
-    agent: Agent,
-    layer: str,
+    agent: AgentLike,
+    layer: LayerLike,
     mazes: Sequence[Maze],
     bias: BiasMap | None,
     *,
@@ -110,11 +113,14 @@ def retarget(
     Returns:
         A row a target: ``maze`` (its index), ``level`` (its seed), ``row``, ``column``,
         ``distance``, ``first_step``, ``reach``, ``sent``, as in `probes.behaviour.Way`, and
-        ``ends``: the way leads over a cheese, which ends the episode: reach 0, not sent.
+        ``ends``: the way leads over a cheese, which ends the episode: reach 0, not sent;
+        ``finite``, 0 where outputs on the way are not finite: reach and sent are NaN.
 
     Raises:
         ValueError: a bias of another shape than the layer's output.
     """
+    agent = as_agent(agent)
+    layer = as_layer(agent, layer)
     tables = [
         _retarget(agent, layer, maze, bias, batch).assign(maze=index, level=maze.level_seed)
         for index, maze in enumerate(tqdm(mazes, desc="retargeting mazes", disable=not progress))
@@ -135,12 +141,12 @@ def _retarget(
     wanted = np.repeat(np.arange(len(targets)), lengths)
     outputs = _outputs(agent, layer, [maze.with_mouse(cell) for cell in cells])
     if bias is None:
-        moves = move_distribution(logits_after(agent, layer, outputs))[states]
+        moves = log_move_distribution(logits_after(agent, layer, outputs))[states]
     else:
         biases = _biases(maze, targets, bias, outputs)
         moves = np.concatenate(
             [
-                move_distribution(logits_after(agent, layer, outputs[s] + biases[w]))
+                log_move_distribution(logits_after(agent, layer, outputs[s] + biases[w]))
                 for s, w in _batches(states, wanted, batch)
             ]
         )
@@ -148,10 +154,11 @@ def _retarget(
     return pd.DataFrame(
         {
             **target._asdict(),
-            **way(probabilities, path)._asdict(),
+            **way(own, path)._asdict(),
             "ends": len(walked) < len(path) - 1,
+            "finite": float(has_policy(own).all()),
         }
-        for target, (path, walked), probabilities in zip(targets, walks, steps, strict=True)
+        for target, (path, walked), own in zip(targets, walks, steps, strict=True)
     )
 
 

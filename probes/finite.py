@@ -1,0 +1,61 @@
+"""Where activations leave the finite range: a bilinear network is a polynomial of high degree."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from rlbilinear.agents import Agent
+from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.network import HEADS
+from rlbilinear.probes.interventions import Intervention, activations
+from rlbilinear.probes.named import AgentLike, as_agent
+
+
+def finite_by_layer(
+    agent: AgentLike, observations: Observations, interventions: Iterable[Intervention] = ()
+) -> pd.DataFrame:
+    """Return in how many states the outputs of each step are finite, under interventions.
+
+    Returns:
+        A row for each step of the forward pass, in its order, and the heads: ``layer``; ``finite``,
+        the share of states in which all its outputs are; ``states``.
+
+    Raises:
+        ValueError: see `interventions.activations`.
+    """
+    agent = as_agent(agent)
+    names = [name for name in agent.layer_names if "." not in name and name not in HEADS]
+    changes = list(interventions)
+    outputs = activations(agent, observations, [*names, *HEADS], changes)
+    return pd.DataFrame(
+        {
+            "layer": name,
+            "finite": output.isfinite().flatten(1).all(1).double().mean().item(),
+            "states": len(output),
+        }
+        for name, output in outputs.items()
+    )
+
+
+def check_finite(agent: Agent, observations: Observations, output: Float[Tensor, "n *out"]) -> None:
+    """Refuse outputs that are not finite.
+
+    Args:
+        agent: whose outputs.
+        observations: what it saw.
+        output: of any of its layers, on the same observations.
+
+    Raises:
+        ValueError: an output is not finite; the message says in how many states, and which layer
+            is the first.
+    """
+    broken = ~output.isfinite().flatten(1).all(1).cpu().numpy()
+    if broken.any():
+        table = finite_by_layer(agent, observations)
+        layer = table["layer"][table["finite"] < 1].iloc[0]
+        raise ValueError(
+            f"the agent's outputs are not finite in {broken.sum()} of {len(broken)} states; the "
+            f"first layer that is not is {layer}"
+        )

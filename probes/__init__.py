@@ -1,7 +1,13 @@
-"""Concept probes of maze agents, validated by editing the agents' weights.
+"""Concept probes, validated causally: whether what they read is used.
 
-report = validate("maze-bimpala-compact", layer="block2")
-print(report.table())
+Of a maze agent, by editing its weights::
+
+    report = validate("maze-bimpala-compact", layer="block2")
+    print(report.table())
+
+Of any policy with image observations, from arrays (docs/validate.md)::
+
+    print(ask(model, ConceptData.split("goal", "map", examples, pairs)).table())
 
 Agents, layers and concepts are given by name or as objects. The names here are those for users:
 concepts and states, probes, interventions on activations, behaviour, and the validation.
@@ -20,6 +26,14 @@ from rlbilinear.probes.behaviour import (
     reach,
     vector_field,
 )
+from rlbilinear.probes.causal.data import (
+    CausalConcept,
+    ConceptData,
+    Counterfactuals,
+    Examples,
+    concept_data,
+)
+from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.concepts import (
     CONCEPTS,
     Concept,
@@ -66,6 +80,7 @@ from rlbilinear.probes.reading import compare_probes, fit_probe, probe_report
 from rlbilinear.probes.report import ValidationReport
 from rlbilinear.probes.retargeting import cheese_maps, move_cheese, retarget
 from rlbilinear.probes.study import Sizes
+from rlbilinear.probes.subject import Subject, SubjectError, as_subject
 from rlbilinear.probes.subspaces import Subspace, difference_subspace, random_subspace
 from rlbilinear.probes.surrogate import quadratic_surrogate, surrogate_of
 from rlbilinear.probes.validation import validate
@@ -74,7 +89,11 @@ __all__ = [
     "CONCEPTS",
     "ActivationDataset",
     "Add",
+    "CausalConcept",
     "Concept",
+    "ConceptData",
+    "Counterfactuals",
+    "Examples",
     "Field",
     "Interchange",
     "Intervention",
@@ -85,11 +104,15 @@ __all__ = [
     "Scale",
     "Sizes",
     "States",
+    "Subject",
+    "SubjectError",
     "Subspace",
     "TopActivations",
     "ValidationReport",
     "activation_differences",
     "activations",
+    "as_subject",
+    "ask",
     "cheese_maps",
     "cheese_position",
     "cheese_presence",
@@ -97,6 +120,7 @@ __all__ = [
     "compare_fields",
     "compare_probes",
     "concept",
+    "concept_data",
     "counterfactual_pairs",
     "difference_subspace",
     "field",

@@ -194,9 +194,9 @@ def hosvd(tensor: BilinearTensor) -> HigherOrderSVD:
     """Decompose a tensor by its outputs, through the Gram matrix of them.
 
     Never builds ``outputs x inputs²``: the Gram matrix ``<B_a, B_b>`` comes from products of the
-    factors. As it holds squares, components smaller than about ``1e-8`` of what the hidden units add
-    up to (without their signs) are rounding and are left out. Linear and constant parts take no part: `BilinearTensor.homogeneous` makes
-    them part of the tensor where they shall.
+    factors. As it holds squares, components smaller than about ``1e-8`` of what the hidden units
+    add up to (without their signs) are rounding and are left out. Linear and constant parts take no
+    part: `BilinearTensor.homogeneous` makes them part of the tensor where they shall.
     """
     gram = tensor.gram
     energy, vectors = torch.linalg.eigh(gram)

@@ -46,8 +46,8 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Pairs of states alike but for the concept.
+class Counterfactuals:
+    """Counterfactuals of states alike but for the concept.
 
     Attributes:
         base: what the policy sees.
@@ -76,7 +76,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def select(self, chosen: Bool[np.ndarray, "n"]) -> Pairs:
+    def select(self, chosen: Bool[np.ndarray, "n"]) -> Counterfactuals:
         """Return the pairs where ``chosen`` is true."""
         own: dict[str, Any] = {
             name: None if each is None else each[chosen] for name, each in vars(self).items()
@@ -111,8 +111,8 @@ class ConceptData:
     kind: Kind
     fit: Examples
     held_out: Examples
-    fit_pairs: Pairs
-    pairs: Pairs
+    fit_pairs: Counterfactuals
+    pairs: Counterfactuals
     behaviours: Int[np.ndarray, "actions"] | None = None
     unrelated: Examples | None = None
     other: Shaped[np.ndarray, "n *label"] | None = None
@@ -143,7 +143,7 @@ class ConceptData:
         name: str,
         kind: Kind,
         examples: Examples,
-        pairs: Pairs,
+        pairs: Counterfactuals,
         *,
         fit_share: float = 0.5,
         seed: int = 0,
@@ -203,7 +203,7 @@ class CausalConcept(Generic[State]):
             None when this state allows none.
         behaviour: what is right in a state, an index of the behaviours; None: not known, in which
             case the pair is left out. Without this function the policy's own behaviour counts.
-        place: where in the picture the concept is, as `Pairs.base_place` has it.
+        place: where in the picture the concept is, as `Counterfactuals.base_place` has it.
         without: the same situation without the concept, for `ConceptData.unrelated`.
     """
 
@@ -329,7 +329,7 @@ def _as_pairs(
     concept: CausalConcept[State],
     pairs: Sequence[tuple[int, State, State]],
     observe: Callable[[Sequence[State]], Images],
-) -> Pairs:
+) -> Counterfactuals:
     levels, base, source = zip(*pairs, strict=True)
     sides: dict[str, np.ndarray] = {}
     for name, states in (("base", base), ("source", source)):
@@ -340,7 +340,7 @@ def _as_pairs(
             sides[f"{name}_place"] = np.array([concept.place(state) for state in states], float)
         if concept.kind != "map":
             sides[f"{name}_value"] = np.array([concept.label(state) for state in states])
-    return Pairs(groups=np.array(levels), **sides)
+    return Counterfactuals(groups=np.array(levels), **sides)
 
 
 def _check_groups(name: str, groups: np.ndarray, states: int) -> None:
@@ -372,7 +372,7 @@ def _check_examples(name: str, given: Examples, kind: Kind) -> None:
         raise ValueError(f"{name}: labels of a class are integers, got {_some(values)}")
 
 
-def _check_pairs(name: str, given: Pairs, behaviours: np.ndarray | None) -> None:
+def _check_pairs(name: str, given: Counterfactuals, behaviours: np.ndarray | None) -> None:
     n = len(given)
     for side in ("base", "source"):
         if len(getattr(given, side)) != n:

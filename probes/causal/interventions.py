@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlbilinear.probes.causal.data import Kind, Pairs
+from rlbilinear.probes.causal.data import Counterfactuals, Kind
 from rlbilinear.probes.causal.subspaces import Basis, Rows, outputs_of, part_along, rows_of
 from rlbilinear.probes.subject import Subject
 
@@ -66,7 +66,7 @@ class Layer:
         name: str,
         kind: Kind,
         behaviours: np.ndarray | None,
-        pairs: Pairs,
+        pairs: Counterfactuals,
         mean: Float[Tensor, "positions dimension"],
     ) -> Layer:
         """Run the policy on both sides of the pairs."""
@@ -149,7 +149,7 @@ class PlaceTemplate:
     def __init__(
         self,
         change: Float[Tensor, "n positions dimension"],
-        pairs: Pairs,
+        pairs: Counterfactuals,
         size: tuple[int, int],
         basis: Basis,
     ) -> None:
@@ -181,7 +181,7 @@ class PlaceTemplate:
 
 
 def value_shift(
-    change: Rows, pairs: Pairs, fit: Pairs, basis: Basis, kind: Kind
+    change: Rows, pairs: Counterfactuals, fit: Counterfactuals, basis: Basis, kind: Kind
 ) -> Float[Tensor, "n positions rank"]:
     """Return what takes the base's value to the source's along a subspace, by fitting pairs.
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Pairs, permute_labels
+from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Counterfactuals, permute_labels
 from rlbilinear.probes.causal.interventions import (
     Layer,
     LogBehaviour,
@@ -32,6 +32,7 @@ from rlbilinear.probes.causal.subspaces import (
     control_subspaces,
     difference_subspace,
     fit_reading,
+    principal_subspace,
     rows_of,
     tested,
 )
@@ -55,7 +56,7 @@ SPECIFIC = (0.05, 0.05)
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Pairs with what should follow in them.
+    """Counterfactuals with what should follow in them.
 
     Attributes:
         pairs: in which the behaviour should change.
@@ -64,7 +65,7 @@ class Asked:
         known: whether these were given; else they are the policy's own.
     """
 
-    pairs: Pairs
+    pairs: Counterfactuals
     base: Int[np.ndarray, "n"]
     source: Int[np.ndarray, "n"]
     known: bool
@@ -99,7 +100,7 @@ class Answer:
     not_finite: float
 
 
-def asked(subject: Subject, data: ConceptData, pairs: Pairs) -> Asked:
+def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
     """Say what should follow in pairs: what is right, or else what the policy itself does.
 
     Raises:
@@ -123,8 +124,15 @@ def asked(subject: Subject, data: ConceptData, pairs: Pairs) -> Asked:
 
 
 def candidate_layers(subject: Subject, data: ConceptData) -> tuple[str, ...]:
-    """Return the layers at which a concept can be asked about: maps, for a concept in places."""
-    return subject.maps if data.kind == "map" else tuple(subject.layers)
+    """Return the layers at which a concept can be asked about.
+
+    For a concept in places: maps with at least a position for every two cells, on either side.
+    """
+    if data.kind != "map":
+        return tuple(subject.layers)
+    rows, columns = data.fit.labels.shape[1:]
+    sizes = {name: subject.layers[name][1:] for name in subject.maps}
+    return tuple(name for name, (h, w) in sizes.items() if 2 * h >= rows and 2 * w >= columns)
 
 
 def choose(
@@ -254,7 +262,7 @@ def answer(
         for pairs in (fitting, what.pairs)
     )
     subspaces, reading = tested(data, fit_outputs, at_fit.change, fitting, rank)
-    others = control_subspaces(data, subject, layer, fit_outputs, rank, count=controls, seed=seed)
+    shared = control_subspaces(data, subject, layer, fit_outputs, rank, count=controls, seed=seed)
     measured = _Measured(subject, data, what, here, seed)
     unrelated = None
     if data.unrelated is not None:
@@ -263,6 +271,7 @@ def answer(
     template = _shifts(data, what.pairs, fitting, at_fit, subject.layers[layer])
     weights: dict[str, float | None] = {}
     for name, basis in subspaces.items():
+        others = {**shared, "principal": [principal_subspace(fit_rows, basis)]}
         size = spread(fit_rows, mean, basis)
         measured.sufficient(name, basis, others)
         measured.necessary(
@@ -429,7 +438,11 @@ class _Measured:
 
 
 def _shifts(
-    data: ConceptData, pairs: Pairs, fitting: Pairs, at_fit: Layer, shape: tuple[int, ...]
+    data: ConceptData,
+    pairs: Counterfactuals,
+    fitting: Counterfactuals,
+    at_fit: Layer,
+    shape: tuple[int, ...],
 ) -> Callable[[Basis], Tensor] | None:
     """Return how to move the concept along a subspace; None when the pairs do not say."""
     if data.kind == "map":
@@ -450,7 +463,12 @@ def _shifts(
 
 
 def _weights_check(
-    subject: Subject, layer: str, data: ConceptData, here: Layer, pairs: Pairs, basis: Basis
+    subject: Subject,
+    layer: str,
+    data: ConceptData,
+    here: Layer,
+    pairs: Counterfactuals,
+    basis: Basis,
 ) -> float | None:
     """Compare ablation in the weights with that in the activations; None where it is no edit."""
     edited = ablated_in_weights(subject, layer, basis, here.mean)

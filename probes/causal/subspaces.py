@@ -17,7 +17,13 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from rlbilinear.probes.causal.data import ConceptData, Examples, Kind, Pairs, permute_labels
+from rlbilinear.probes.causal.data import (
+    ConceptData,
+    Counterfactuals,
+    Examples,
+    Kind,
+    permute_labels,
+)
 from rlbilinear.probes.concepts import area_weights
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.subject import Subject
@@ -28,9 +34,11 @@ Basis = Float[Tensor, "rank dimension"]
 ALPHAS = (1e1, 1e2, 1e3, 1e4)
 """Penalties tried for readings of the whole output, which has more numbers than states."""
 FOLDS = 4
+REFITTED = 3
+"""Permuted labellings and untrained networks of a control: one alone may hit upon the concept."""
 CONTROLS = {
     "random": "random directions",
-    "principal": "the directions in which the layer varies most",
+    "principal": "the directions in which the layer varies most, apart from the tested one",
     "permuted probe": "a probe for the labels of other groups",
     "other probe": "a probe for another concept",
     "untrained network": "the difference directions of the same network with initial weights",
@@ -156,7 +164,7 @@ def leading(rows: Rows, rank: int) -> Basis:
     return values.eigenvectors.flip(1)[:, :rank].T.contiguous()
 
 
-def difference_subspace(change: Rows, pairs: Pairs, kind: Kind, rank: int) -> Basis:
+def difference_subspace(change: Rows, pairs: Counterfactuals, kind: Kind, rank: int) -> Basis:
     """Return the directions that change most when only the concept does.
 
     Of a concept in places, or where the pairs do not say its values: the leading singular vectors
@@ -193,7 +201,7 @@ def tested(
     data: ConceptData,
     fit_outputs: Float[Tensor, "n *output"],
     changes: Rows,
-    pairs: Pairs,
+    pairs: Counterfactuals,
     rank: int,
 ) -> tuple[dict[str, Basis], Reading]:
     """Return the subspaces put to the test, and the reading that two of them are of.
@@ -223,12 +231,12 @@ def control_subspaces(
     count: int,
     seed: int,
 ) -> Mapping[str, list[Basis]]:
-    """Return the subspaces that should do nothing, by kind; see `CONTROLS`.
+    """Return the subspaces that should do nothing, by kind, but for the principal ones.
 
-    A control that the data do not allow (no other concept's labels) is left out.
+    See `CONTROLS` and `principal_subspace`. A control that the data do not allow (no other
+    concept's labels) is left out.
     """
-    rows = rows_of(fit_outputs, data.kind)
-    dimension = rows.shape[2]
+    dimension = rows_of(fit_outputs[:1], data.kind).shape[2]
     generator = torch.Generator().manual_seed(seed)
     found = {
         "random": [
@@ -237,22 +245,31 @@ def control_subspaces(
             ).Q.T
             for _ in range(count)
         ],
-        "principal": [leading(rows - rows.mean((0, 1)), rank)],
         "permuted probe": [
-            _weights(fit_reading(fit_outputs, permute_labels(data.fit, seed), data.kind))
+            _weights(fit_reading(fit_outputs, permute_labels(data.fit, seed + each), data.kind))
+            for each in range(min(count, REFITTED))
         ],
     }
     if data.other is not None:
         other = Examples(data.fit.observations, data.other, data.fit.groups)
         found["other probe"] = [_weights(fit_reading(fit_outputs, other, data.kind))]
-    blank = subject.untrained(seed + 1)
-    base, source = (
-        rows_of(blank.activations(side, [layer])[layer], data.kind)
-        for side in (data.fit_pairs.base, data.fit_pairs.source)
-    )
-    blank_difference = difference_subspace(source - base, data.fit_pairs, data.kind, rank)
-    found["untrained network"] = [blank_difference]
+    found["untrained network"] = []
+    for each in range(min(count, REFITTED)):
+        blank = subject.untrained(seed + 1 + each)
+        base, source = (
+            rows_of(blank.activations(side, [layer])[layer], data.kind)
+            for side in (data.fit_pairs.base, data.fit_pairs.source)
+        )
+        found["untrained network"].append(
+            difference_subspace(source - base, data.fit_pairs, data.kind, rank)
+        )
     return found
+
+
+def principal_subspace(rows: Rows, basis: Basis) -> Basis:
+    """Return the directions in which rows vary most, apart from those of a subspace; as many."""
+    centred = rows - rows.mean((0, 1))
+    return leading(centred - part_along(centred, basis), len(basis))
 
 
 def _weights(reading: Reading) -> Basis:

@@ -7,7 +7,7 @@ from scipy.special import rel_entr
 from torch import Tensor
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS
 
 Moves = Float[np.ndarray, "n 5"]

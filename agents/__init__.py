@@ -4,6 +4,7 @@ if __name__ != "rlbilinear.agents":
     raise ImportError("import this package as `rlbilinear.agents`, not as `agents`")
 
 import rlbilinear.envs  # noqa: F401  (first: it keeps gym's notice off, which SB3 prints)
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.architectures import (
     ARCHITECTURES,
     Bimpala,
@@ -13,7 +14,7 @@ from rlbilinear.agents.architectures import (
     Polynomial,
     architecture,
 )
-from rlbilinear.agents.checkpoint import Agent, CheckpointError, load, names
+from rlbilinear.agents.checkpoint import CheckpointError, load, names
 from rlbilinear.agents.fast_ppo import FastPPO
 from rlbilinear.agents.from_zip import agent_from_zip
 from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlbilinear.agents.checkpoint import Agent, CheckpointError
+from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.network import layer_path, weights_of
 from rlbilinear.agents.training_state import optimizer_tensors, restore_optimizer
 

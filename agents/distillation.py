@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from rlbilinear.agents import distill_state
-from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import METRICS, evaluate
 from rlbilinear.agents.expert import ExpertMazes
 from rlbilinear.agents.folder import check_free, clear, locked, provenance, write_json

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.agent import Agent
 from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS, Maze, Move, ProcgenVecEnv, shortest_path
 from rlbilinear.envs.state import parse
 

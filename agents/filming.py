@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 

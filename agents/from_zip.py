@@ -6,8 +6,8 @@ from typing import Any
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.architectures import architecture as lookup
-from rlbilinear.agents.checkpoint import Agent
 from rlbilinear.agents.network import AgentConfig, build_policy, find_device, layer_path, weights_of
 
 

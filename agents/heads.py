@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlbilinear import BilinearLinear, QuadraticForm
-from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.composition import group_directions, head_forms
 from rlbilinear.edits.functional import PositionBias

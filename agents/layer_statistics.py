@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlbilinear import BilinearConv2d, BilinearLinear, BilinearTensor, GatedLinear
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.blocks import ReluBlock
-from rlbilinear.agents.checkpoint import Agent
 from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.agents.gradients import layers_of
 from rlbilinear.agents.network import BODY

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from rlbilinear.agents import events, filming
-from rlbilinear.agents.checkpoint import Agent
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.gradients import GradientNorms, copies, layers_of, relative_changes
 from rlbilinear.agents.layer_statistics import (

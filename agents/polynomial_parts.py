@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlbilinear import BilinearConv2d
+from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.architectures import BilinearBlock, ReluBlock
-from rlbilinear.agents.checkpoint import Agent, Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.chains import as_convolutional, explain_chain, r_squared
 from rlbilinear.composition import group_directions

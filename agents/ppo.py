@@ -15,8 +15,9 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from rlbilinear.agents import training_state
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.bodies import Polynomial
-from rlbilinear.agents.checkpoint import Agent, CheckpointError, load
+from rlbilinear.agents.checkpoint import CheckpointError, load
 from rlbilinear.agents.critic import adopt_critic
 from rlbilinear.agents.events import Events
 from rlbilinear.agents.fast_ppo import FastPPO

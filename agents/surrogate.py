@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rlbilinear import Polynomial
+from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.architectures import ReluBlock
-from rlbilinear.agents.checkpoint import Agent, Observations
 from rlbilinear.agents.residual import Residual
 from rlbilinear.convert import to_module
 from rlbilinear.swapping import CovarianceKind, Fit, Replacement, replace_layers, replaceable

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rlbilinear import BilinearConv2d, BilinearLinear, compress, keep_eigenfilters
-from rlbilinear.agents.checkpoint import Agent, Observations
+from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.heads import policy_forms
 from rlbilinear.agents.network import HEADS

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from rlbilinear import BilinearConv2d, BilinearLinear, agents
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.folder import provenance, write_json
 from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.testing.identities.identity import Identity, Layer

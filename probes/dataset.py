@@ -292,7 +292,7 @@ def _visited(
         for time in tqdm(range(HORIZON), "play", disable=not progress):
             if time:
                 images = frame.images.copy().transpose(0, 3, 1, 2)
-                actions = agent.predict(images, generator=generator)
+                actions, _ = agent.predict(images, generator=generator)
                 simulator.act(actions.astype(np.int32))
                 frame = simulator.observe()
                 if ended := np.flatnonzero(frame.first).tolist():

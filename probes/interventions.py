@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 from rlbilinear.probes.subspaces import Basis, check_basis, component

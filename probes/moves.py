@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlbilinear import statistics
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS
 from rlbilinear.envs.pairs import NO_MOVE
 from rlbilinear.probes.named import AgentLike, as_agent

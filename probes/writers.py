@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlbilinear.agents import Agent
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.architectures import BilinearBlock
-from rlbilinear.agents.checkpoint import Observations
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.probes.branches import branch_name
 

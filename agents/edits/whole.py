@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.architectures import BilinearBlock, ProductBlock, ReluBlock
-from rlbilinear.agents.checkpoint import Agent
 from rlbilinear.edits import Edit, Placed, Transplant
 from rlbilinear.edits.functional import Axis, PositionBias, mirror_layer
 

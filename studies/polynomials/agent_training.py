@@ -67,7 +67,8 @@ def play(
     try:
         seen = np.asarray(env.reset())
         while len(kept) * ENVIRONMENTS < count:
-            seen = np.asarray(env.step(agent.predict(seen, generator=generator))[0])
+            actions, _ = agent.predict(seen, generator=generator)
+            seen = np.asarray(env.step(actions)[0])
             step += 1
             if step % EVERY == 0:
                 kept.append(seen.copy())

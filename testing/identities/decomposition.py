@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlbilinear import channel_spatial_svd, eigenfilters
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
 from rlbilinear.composition import embedded, embedded_spectrum, head_forms, residual_form
 from rlbilinear.eigenmaps import eigenmaps, pull_back, vector_filters

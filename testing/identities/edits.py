@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rlbilinear import BilinearConv2d, compress
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.edits.whole import SWAPPED_ACTIONS, Mirror
 from rlbilinear.agents.truncate import dense_ranks, truncate_dense
 from rlbilinear.edits import (

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rlbilinear import BilinearConv2d, BilinearLinear
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.agents.polynomial_parts import OBSERVATIONS
 from rlbilinear.convolution import geometry

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlbilinear import BilinearLinear, BilinearStack
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.polynomial_parts import inputs_of, polynomial_parts
 from rlbilinear.chains import as_convolutional, chain
 from rlbilinear.cp import fit_cp

@@ -157,78 +157,11 @@ def test_skip_edit_does_what_its_matrix_says(agent, observations):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_with_layer_refuses_what_does_not_fit(agent):
-    with pytest.raises(ValueError, match=r"Conv2d does not fit block1"):
-        agent.with_layer("block1", nn.Conv2d(5, 32, 1))
-    with pytest.raises(ValueError, match=r"unknown layer 'block9'.*stem, pool1, block1"):
-        agent.with_layer("block9", nn.Identity())
-
-
 def test_layers_of_unknown_types_are_not_saved(agent, tmp_path):
     odd = agent.with_layer("block1", nn.Tanh())
     with pytest.raises(ValueError, match=r"block1 is a Tanh.*choose from Conv2d"):
         odd.save(tmp_path / "odd")
     assert list(tmp_path.iterdir()) == []
-
-
-# --- asking
-
-
-def test_activations_are_the_layers_outputs(agent, observations):
-    got = agent.activations(
-        observations, ["stem", "block1.bilinear", "dense", "value_net"], batch=2
-    )
-    x = torch.as_tensor(observations) / 255
-    stem = agent.layer("stem")(x)
-    torch.testing.assert_close(got["stem"], stem, rtol=1e-4, atol=1e-5)
-    bilinear = agent.layer("block1.bilinear")(agent.layer("pool1")(stem))
-    torch.testing.assert_close(got["block1.bilinear"], bilinear, rtol=1e-3, atol=1e-4)
-    assert got["dense"].shape == (5, 256)
-    assert got["value_net"].shape == (5, 1)
-    assert not got["dense"].requires_grad
-
-
-def test_logits_are_the_policys_own(agent, observations):
-    distribution = agent.policy.get_distribution(torch.as_tensor(observations)).distribution
-    expected = distribution.logits
-    torch.testing.assert_close(agent.logits(observations).log_softmax(1), expected.detach())
-
-
-def test_predictions_follow_the_policy_and_the_seed(agent, observations):
-    many = np.repeat(observations[:1], 1000, axis=0)
-    head = nn.Linear(256, 15)
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.linspace(0, 3, 15))
-    agent = agent.with_layer("action_net", head)
-    actions = agent.predict(many, generator=torch.Generator().manual_seed(0))
-    again = agent.predict(many, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(actions, again)
-    share = np.bincount(actions, minlength=15) / 1000
-    assert np.abs(share - head.bias.softmax(0).detach().numpy()).max() < 0.05
-    assert (agent.predict(many[:3], deterministic=True) == 14).all()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((1, 64, 64, 3), np.uint8),
-        np.zeros((3, 64, 64), np.uint8),
-        np.zeros((1, 3, 64, 64), np.float32),
-        np.zeros((0, 3, 64, 64), np.uint8),
-    ],
-)
-def test_observations_of_another_kind_are_refused(agent, wrong):
-    with pytest.raises(ValueError, match=r"expected uint8 observations \(batch, 3, 64, 64\)"):
-        agent.logits(wrong)
-
-
-def test_unknown_layers_and_silent_ones_are_refused(agent, observations):
-    with pytest.raises(ValueError, match="choose from stem"):
-        agent.activations(observations, ["nonsense"])
-    with pytest.raises(ValueError, match="no output of its own"):
-        agent.activations(observations, ["block1.bilinear.left"])
-    assert agent.layer("block1.bilinear.left").weight.shape == (32, 32, 3, 3)
 
 
 # --- refusals

@@ -183,7 +183,7 @@ def test_who_is_sent_gets_there(maze):
     done = np.zeros(2, bool)
     for _ in range(4):
         actions = [
-            constant(move).predict(observations[[i]], deterministic=True)[0]
+            constant(move).predict(observations[i], deterministic=True)[0]
             for i, move in enumerate((RIGHT, UP))
         ]
         observations, _, now, _ = env.step(np.array(actions))

@@ -10,7 +10,7 @@ from rlbilinear.agents.architectures import (
     BimpalaFull,
     Impala,
     ImpalaMatched,
-    Polynomial,
+    PolynomialBody,
     architecture,
 )
 from rlbilinear.agents.checkpoint import Agent, CheckpointError, load, names
@@ -34,7 +34,7 @@ __all__ = [
     "FastPPO",
     "Impala",
     "ImpalaMatched",
-    "Polynomial",
+    "PolynomialBody",
     "agent_from_zip",
     "architecture",
     "load",

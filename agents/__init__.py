@@ -11,7 +11,7 @@ from rlbilinear.agents.architectures import (
     BimpalaFull,
     Impala,
     ImpalaMatched,
-    Polynomial,
+    PolynomialBody,
     architecture,
 )
 from rlbilinear.agents.checkpoint import CheckpointError, load, names
@@ -35,7 +35,7 @@ __all__ = [
     "FastPPO",
     "Impala",
     "ImpalaMatched",
-    "Polynomial",
+    "PolynomialBody",
     "agent_from_zip",
     "architecture",
     "load",

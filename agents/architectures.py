@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from rlbilinear.agents.blocks import BilinearBlock, GatedBlock, ProductBlock, ReluBlock
-from rlbilinear.agents.bodies import Bimpala, BimpalaFull, Impala, Polynomial, Trunk
+from rlbilinear.agents.bodies import Bimpala, BimpalaFull, Body, Impala, PolynomialBody
 
 __all__ = [
     "ARCHITECTURES",
     "BilinearBlock",
     "Bimpala",
     "BimpalaFull",
+    "Body",
     "GatedBlock",
     "Impala",
     "ImpalaMatched",
-    "Polynomial",
+    "PolynomialBody",
     "ProductBlock",
     "ReluBlock",
-    "Trunk",
     "architecture",
 ]
 
@@ -65,7 +65,7 @@ class ImpalaMatched(Impala):
         super().__init__(observation_space, **{**shape, "channels": channels})
 
 
-ARCHITECTURES: dict[str, tuple[Callable[..., Trunk], dict[str, Any]]] = {
+ARCHITECTURES: dict[str, tuple[Callable[..., Body], dict[str, Any]]] = {
     "impala": (Impala, {}),
     "impala-compact": (
         Impala,
@@ -85,7 +85,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., Trunk], dict[str, Any]]] = {
         {"blocks": (1, 2), "stem_kernel": 5, "stem_stride": 2},
     ),
     "bimpala-full": (BimpalaFull, {}),
-    "polynomial": (Polynomial, {}),
+    "polynomial": (PolynomialBody, {}),
     "impala-matched": (ImpalaMatched, {}),
 }
 """Each architecture's class and the arguments that make it; further arguments override these."""
@@ -100,7 +100,7 @@ MATCHED = {
 """Bilinear architectures, and the ReLU network that is widened to their parameters."""
 
 
-def architecture(name: str, **overrides: Any) -> tuple[Callable[..., Trunk], dict[str, Any]]:
+def architecture(name: str, **overrides: Any) -> tuple[Callable[..., Body], dict[str, Any]]:
     """Look up an architecture: the features extractor's class and its arguments.
 
     ``PPO("CnnPolicy", env, policy_kwargs={"features_extractor_class": ..., ...})`` takes the two.
@@ -129,8 +129,8 @@ def _options(name: str, overrides: dict[str, Any]) -> list[str]:
     ]
 
 
-def _parameters(trunk: Trunk) -> int:
-    return sum(weight.numel() for weight in trunk.parameters())
+def _parameters(body: Body) -> int:
+    return sum(weight.numel() for weight in body.parameters())
 
 
 def _matching_channels(space: gym.Space, shape: dict[str, Any], wanted: int) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ def adopt_critic(model: FastPPO, steps: int, look: Callable[[], None] = lambda: 
     seen: Any = env.reset()  # an array: FastPPO refuses the rest
     for step in range(steps + 1):
         look()
-        with torch.no_grad(), model.running.of(model.policy):
+        with torch.no_grad(), model.precision_mode.applied_to(model.policy):
             actions, value, _ = model.policy(to_device(seen, model.device))
         values.append(value.flatten().cpu().numpy())
         if step < steps:

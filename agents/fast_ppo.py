@@ -1,4 +1,4 @@
-"""PPO that keeps its rollouts on the device, and takes minibatches through the network in parts."""
+"""PPO that keeps its rollouts on the device and splits minibatches into smaller parts."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlbilinear.agents.precision import Precision, Running, to_device
+from rlbilinear.agents.precision import Precision, PrecisionMode, to_device
 from rlbilinear.agents.rollout_buffer import DeviceRolloutBuffer
 
 
@@ -29,47 +29,47 @@ class Losses(NamedTuple):
     entropy: Tensor
     """its negative"""
     clipped: Tensor
-    """share of the samples whose ratio is out of range"""
+    """share of the samples whose ratio is clipped"""
     divergence: Tensor
-    """of the old policy from the new, estimated"""
+    """estimated KL divergence of the new policy from the old"""
     total: Tensor
-    """what is minimised"""
+    """the loss that is minimised"""
 
 
 class FastPPO(PPO):
     """Stable-Baselines3's PPO with its rollouts on the device and its minibatches in parts.
 
-    The activations of a large minibatch do not fit a processor's caches, and each is memory that
-    the system must clear first; on a GPU they may not fit at all. So the network is given a part
-    at a time, and the gradients of all parts are added before the step. Advantages are normalised
-    over the whole minibatch: the loss, gradient and step are those of `PPO`, up to the rounding of
-    sums. (A policy with batch normalisation sees parts: that is another loss.)
+    The activations of a large minibatch do not fit a processor's caches, and the system must clear
+    their memory first; on a GPU they may not fit at all. So the network runs on one part at a
+    time, and the gradients of all parts are added before the step. Advantages are normalised over
+    the whole minibatch: the loss, gradient and step equal those of `PPO`, up to the rounding of
+    sums. (With batch normalisation the loss differs, because each part is normalised alone.)
 
-    Observations go to the device once, on CUDA through pinned memory and without waiting; only
-    the actions come back.
+    Observations are copied to the device once, on CUDA through pinned memory and without waiting;
+    only the actions are copied back.
 
-    Precision and compilation are of rollouts and updates alike, for else the first ratios of
-    probabilities are not 1. Callbacks, evaluation and saved models see the policy as it is without.
+    Rollouts and updates use the same precision and compilation: otherwise the first ratios of
+    probabilities would not be 1. Callbacks, evaluation and saved models see the plain policy.
 
     Args:
         policy: as for `PPO`.
         env: as for `PPO`.
-        micro_batch_size: samples in a part; None gives the network whole minibatches.
-        precision: float32, tf32 (CUDA only: of all matrix products) or bfloat16 (of the policy's
-            body: weights, heads and losses are float32). bfloat16 pays where the hardware has it,
-            and is far slower elsewhere.
-        compile: the policy's body by ``torch.compile``; on CUDA as CUDA graphs. It takes a minute
-            at the start. Hooks on the body's layers may not be called. PyTorch compiles one code
-            for 8 numbers of samples, models and the like, and runs it as it is from there on, with
-            a warning: ``torch.compiler.reset()`` between models begins anew.
-        bootstrap_time_limits: where a time limit ended an episode, add what the value function
-            expected beyond it, as `PPO` does; False counts it as an end like others.
-        rollout_buffer_class: None takes Stable-Baselines3's own.
-        **kwargs: the rest of `PPO`'s, by name.
+        micro_batch_size: samples in a part; None for whole minibatches.
+        precision: float32, tf32 (all matrix products, CUDA only) or bfloat16 (the policy's body
+            only: weights, heads and losses are float32). bfloat16 is faster where the hardware
+            supports it, and far slower elsewhere.
+        compile: compile the policy's body by ``torch.compile``, on CUDA with CUDA graphs. This
+            takes a minute at the start. Hooks on the body's layers may not be called. PyTorch
+            compiles the same code for at most 8 models or numbers of samples; after that it runs
+            uncompiled, with a warning. ``torch.compiler.reset()`` between models starts afresh.
+        bootstrap_time_limits: where a time limit ended an episode, add the value expected beyond
+            it, as `PPO` does; False treats it as any other end.
+        rollout_buffer_class: None for Stable-Baselines3's own.
+        **kwargs: the other arguments of `PPO`, by name.
 
     Raises:
-        ValueError: a part without samples, an unknown precision or one that the device has not, or
-            observations of several parts.
+        ValueError: ``micro_batch_size`` below 1, a precision that is unknown or not supported on
+            the device, or Dict observations.
     """
 
     _last_obs: Any  # an array: Dict observations are refused
@@ -95,11 +95,11 @@ class FastPPO(PPO):
     def _setup_model(self) -> None:
         if isinstance(self.observation_space, spaces.Dict):
             raise ValueError(f"FastPPO takes no Dict observations, got {self.observation_space}")
-        self.running = Running(self.precision, self.compile, self.device)
+        self.precision_mode = PrecisionMode(self.precision, self.compile, self.device)
         super()._setup_model()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "running"]
+        return [*super()._excluded_save_params(), "precision_mode"]
 
     def collect_rollouts(
         self,
@@ -125,7 +125,7 @@ class FastPPO(PPO):
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = to_device(self._last_obs, self.device)
-            with torch.no_grad(), self.running.of(self.policy):
+            with torch.no_grad(), self.precision_mode.applied_to(self.policy):
                 chosen, values, log_probs = self.policy(obs_tensor)
             actions = chosen.cpu().numpy()
             clipped_actions = self._within_bounds(actions)
@@ -144,7 +144,7 @@ class FastPPO(PPO):
             done: Any = chosen if on_device else actions
             rollout_buffer.add(seen, done, rewards, self._last_episode_starts, values, log_probs)
             self._last_obs, self._last_episode_starts = new_obs, dones
-        with torch.no_grad(), self.running.of(self.policy):
+        with torch.no_grad(), self.precision_mode.applied_to(self.policy):
             values = self.policy.predict_values(to_device(new_obs, self.device))
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         callback.update_locals(locals())
@@ -152,7 +152,7 @@ class FastPPO(PPO):
         return True
 
     def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
-        """Return what the environment is given: continuous actions unscaled or clipped."""
+        """Return the actions for the environment: continuous ones unscaled or clipped."""
         if not isinstance(self.action_space, spaces.Box):
             return actions
         if self.policy.squash_output:
@@ -162,7 +162,7 @@ class FastPPO(PPO):
     def _add_values_beyond_time_limits(
         self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
     ) -> None:
-        """Add to the rewards, in place, what was expected of the episodes that a limit ended."""
+        """Add to the rewards, in place, the values beyond time limits that ended episodes."""
         ended = [
             index
             for index in np.flatnonzero(dones)
@@ -171,13 +171,13 @@ class FastPPO(PPO):
         ]
         if ended:
             last = np.stack([infos[index]["terminal_observation"] for index in ended])
-            with torch.no_grad(), self.running.of(self.policy, compiled=False):
+            with torch.no_grad(), self.precision_mode.applied_to(self.policy, compiled=False):
                 values = self.policy.predict_values(to_device(last, self.device))
             rewards[ended] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
-        """Update the policy by the rollout."""
-        with self.running.of(self.policy):
+        """Update the policy with the rollout."""
+        with self.precision_mode.applied_to(self.policy):
             self._train()
 
     def _train(self) -> None:
@@ -209,10 +209,10 @@ class FastPPO(PPO):
         self._record(torch.stack(seen).cpu(), epoch, clip, clip_value)
 
     def _zero_gradients(self) -> None:
-        """Begin a gradient, which is added up in memory of its own where CUDA graphs run.
+        """Reset the gradients; with CUDA graphs they are accumulated in memory of their own.
 
-        Otherwise the first part's would stay where the graph wrote it, for the second to overwrite
-        (PyTorch's issue 169545).
+        Otherwise the first part's gradient would stay where the graph wrote it, and the second
+        part would overwrite it (PyTorch's issue 169545).
         """
         graphs = self.compile and self.device.type == "cuda"
         if graphs:
@@ -265,7 +265,7 @@ class FastPPO(PPO):
         )
 
     def _record(self, seen: Tensor, epoch: int, clip: float, clip_value: float | None) -> None:
-        """Log what `PPO` logs; each row of `seen` is `Losses`, the last epoch from `epoch` on."""
+        """Log what `PPO` logs; each row of `seen` is `Losses`, the last epoch begins at `epoch`."""
         mean = Losses(*seen.mean(0).tolist())
         record = self.logger.record
         record("train/entropy_loss", mean.entropy)

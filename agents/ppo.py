@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from rlbilinear.agents import training_state
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.bodies import Polynomial
+from rlbilinear.agents.bodies import PolynomialBody
 from rlbilinear.agents.checkpoint import CheckpointError, load
 from rlbilinear.agents.critic import adopt_critic
 from rlbilinear.agents.events import Events
@@ -253,7 +253,7 @@ def _calibrate(model: FastPPO, options: TrainOptions, stop: StopRequest) -> dict
             return {"critic": adopt_critic(model, model.n_steps, stop.check)._asdict()}
         except Stopped as stopped:
             raise Stopped(stopped.signal, "stopped before the first frame") from None
-    if isinstance(body, Polynomial):
+    if isinstance(body, PolynomialBody):
         env, _ = training_state.environments(model)
         body.calibrate(torch.as_tensor(env.observe()) / 255)
     return {}

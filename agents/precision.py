@@ -1,4 +1,4 @@
-"""How a policy's body runs while it trains: in which precision, and compiled or not."""
+"""The precision that a policy's body trains in, and whether it is compiled."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,23 +15,25 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 Forward = Callable[[Tensor], Tensor]
 
 BODIES = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
-"""Where Stable-Baselines3's policies keep their bodies; one may stand in several places."""
+"""Attributes in which Stable-Baselines3's policies keep their bodies; some may be the same one."""
 
 
-class Running:
+class PrecisionMode:
     """Runs the bodies of policies in a precision, and compiled if asked.
 
-    Only inside `of` it does: then the policy is as it was, its weights and their names too.
+    It does so inside `applied_to` only: afterwards the policy is as it was, weights and their names
+    included.
 
     Args:
-        precision: float32 leaves PyTorch's settings alone (on CUDA its convolutions are in TF32
-            unless told otherwise); tf32 takes TF32 for all matrix products; bfloat16 runs the
-            body, and nothing else, under autocast.
-        compiled: by ``torch.compile``, once for each number of samples; on CUDA as CUDA graphs.
+        precision: float32 leaves PyTorch's settings alone (on CUDA its convolutions use TF32
+            by default); tf32 uses TF32 for all matrix products; bfloat16 runs the body, and
+            nothing else, under autocast.
+        compiled: compile by ``torch.compile``, once for each number of samples; on CUDA with CUDA
+            graphs.
         device: of the policies.
 
     Raises:
-        ValueError: an unknown precision, or tf32 elsewhere than on CUDA.
+        ValueError: an unknown precision, or tf32 on a device other than CUDA.
     """
 
     def __init__(self, precision: Precision, compiled: bool, device: torch.device) -> None:
@@ -40,17 +42,17 @@ class Running:
                 f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}"
             )
         if precision == "tf32" and device.type != "cuda":
-            raise ValueError(f"precision tf32 is of CUDA devices only, got device {device}")
+            raise ValueError(f"precision tf32 needs a CUDA device, got device {device}")
         self.precision, self.compiled, self.device = precision, compiled, device
         self._compiled: dict[nn.Module, Forward] = {}
 
     @contextmanager
-    def of(self, policy: ActorCriticPolicy, *, compiled: bool = True) -> Iterator[None]:
-        """Run a policy's bodies this way; what they return is float32.
+    def applied_to(self, policy: ActorCriticPolicy, *, compiled: bool = True) -> Iterator[None]:
+        """Run a policy's bodies this way; their outputs are float32.
 
         Args:
             policy: whose bodies.
-            compiled: False for samples whose number changes from call to call.
+            compiled: False where the number of samples changes from call to call.
         """
         found = dict.fromkeys(getattr(policy, name, None) for name in BODIES)
         bodies = [body for body in found if body is not None]
@@ -76,7 +78,7 @@ class Running:
         if self.precision == "bfloat16":
             return reduced
         if compiled and self.device.type == "cuda":
-            # A graph's next run, of a policy's second body say, overwrites what it returned.
+            # The graph's next run, for example for the policy's second body, overwrites its output.
             return lambda observations: forward(observations).clone()
         return forward
 
@@ -88,7 +90,7 @@ class Running:
 
     @contextmanager
     def _products(self) -> Iterator[None]:
-        """Take TF32 for all matrix products, if it is the precision."""
+        """Use TF32 for all matrix products, if that is the precision."""
         if self.precision != "tf32":
             yield
             return
@@ -105,9 +107,9 @@ class Running:
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Return an array as a tensor on a device, laid out in memory as the array is.
 
-    To CUDA it goes through pinned memory, and nothing waits: the array may be overwritten at once,
-    and PyTorch's allocator gives that memory to none before its copy is done. On the CPU the tensor
-    is a view of the array.
+    To CUDA it is copied through pinned memory without waiting: the array may be overwritten at
+    once, and PyTorch's allocator does not reuse the pinned memory before the copy is done. On the
+    CPU the tensor is a view of the array.
     """
     tensor = torch.as_tensor(array)
     if device.type == "cuda":

@@ -111,7 +111,7 @@ def halves(name: str, model: FastPPO, make: Callable[[int], ProcgenVecEnv]) -> C
     parts = [make(model.n_envs // 2) for _ in range(2)]
 
     def act(seen: Any) -> np.ndarray:
-        with torch.no_grad(), model.running.of(model.policy):
+        with torch.no_grad(), model.precision_mode.applied_to(model.policy):
             actions, *_ = model.policy(fast_ppo.to_device(seen, model.device))
         return actions.cpu().numpy()
 
@@ -174,7 +174,7 @@ def _pass_alone(model: FastPPO, size: int, mode: Any, then: Callable[[Tensor], o
     images = images.contiguous(memory_format=torch.channels_last)
 
     def run() -> None:
-        with mode, model.running.of(model.policy):
+        with mode, model.precision_mode.applied_to(model.policy):
             for _ in range(5):
                 model.policy.zero_grad()
                 then(body(images))

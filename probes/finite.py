@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.probes.interventions import Intervention, activations
 from rlbilinear.probes.named import AgentLike, as_agent

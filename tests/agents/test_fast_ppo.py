@@ -163,7 +163,7 @@ def test_arguments_that_cannot_be_are_refused():
         FastPPO("MlpPolicy", env, micro_batch_size=0)
     with pytest.raises(ValueError, match="'half'; choose from float32, tf32, bfloat16"):
         FastPPO("MlpPolicy", env, precision="half")
-    with pytest.raises(ValueError, match="tf32 is of CUDA devices only, got device cpu"):
+    with pytest.raises(ValueError, match="tf32 needs a CUDA device, got device cpu"):
         FastPPO("MlpPolicy", env, precision="tf32", device="cpu")
     several = noise(spaces.Dict(x=SPACES["floats"]), ACTIONS["discrete"], 1)
     with pytest.raises(ValueError, match="FastPPO takes no Dict observations, got Dict"):
@@ -275,7 +275,7 @@ def test_the_policy_is_as_it_was_after_an_error(own):
     if own:
         body.forward = lambda observations: observations.flatten(1) * 2
     given, before = torch.full((1, 4), 1 + 2**-12), vars(body).get("forward")
-    with pytest.raises(RuntimeError, match="inside"), model.running.of(model.policy):
+    with pytest.raises(RuntimeError, match="inside"), model.precision_mode.applied_to(model.policy):
         assert vars(body)["forward"] is not before
         assert list(model.policy.state_dict()) == names
         raise RuntimeError("inside")
@@ -340,11 +340,11 @@ def test_compiled_body_has_the_same_weights_and_is_not_saved(tmp_path):
         learned(FastPPO, ProcgenVecEnv("coinrun", 2, num_levels=10), compile=on, **arguments)
         for on in (False, True)
     )
-    assert compiled.running._compiled and not plain.running._compiled
+    assert compiled.precision_mode._compiled and not plain.precision_mode._compiled
     assert_same(plain, compiled)
     compiled.save(tmp_path / "model.zip")
     loaded = FastPPO.load(tmp_path / "model.zip", device="cpu")
-    assert loaded.compile and not loaded.running._compiled
+    assert loaded.compile and not loaded.precision_mode._compiled
     assert_same(plain, loaded)
 
 
@@ -409,7 +409,7 @@ def test_every_way_is_near_float32_on_the_processor(device, precision, compiled,
     for each in (plain, model):
         each._zero_gradients()
         each.policy.set_training_mode(True)
-        with each.running.of(each.policy):
+        with each.precision_mode.applied_to(each.policy):
             each._accumulate(
                 batch._replace(**{k: v.to(each.device) for k, v in batch._asdict().items()}),
                 0.2,

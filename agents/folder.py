@@ -154,15 +154,27 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
+def program() -> list[str]:
+    """Return the words that start this program again, without its arguments.
+
+    Such as ``rlbilinear`` (whose first argument is the subcommand), or ``python scripts/train.py``.
+    """
+    started = Path(sys.argv[0])
+    if started.stem == "rlbilinear":
+        return ["rlbilinear"]
+    if started.parts[-2:] == ("rlbilinear", "__main__.py"):
+        return ["python", "-m", "rlbilinear"]
+    return ["python", "/".join(started.parts[-2:])]
+
+
 def provenance() -> dict[str, Any]:
     """Return how this process was started, on what, and with which versions.
 
     The command names no folder of this machine outside the working directory.
     """
-    script = "/".join(Path(sys.argv[0]).parts[-2:])
     versions = {name: found for name in _PACKAGES if (found := _version(name))}
     return {
-        "command": shlex.join(["python", script, *map(_without_machine, sys.argv[1:])]),
+        "command": shlex.join([*program(), *map(_without_machine, sys.argv[1:])]),
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What a PPO run is asked to be: options, hyperparameters, and what makes it another run."""
+"""Options of a PPO run: hyperparameters, checks, and what tells two runs apart."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rlbilinear.agents.network import AgentConfig
+from rlbilinear.agents.network import AgentConfig, on_meta
 from rlbilinear.agents.precision import Precision
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """PPO's. The defaults are those of the ProcGen literature (Cobbe et al. 2020, table 2)."""
+    """PPO's hyperparameters.
+
+    The defaults are those of the ProcGen literature (Cobbe et al. 2020, table 2).
+    """
 
     learning_rate: float = 5e-4
     num_envs: int = 64
@@ -20,89 +23,90 @@ class Hyperparameters:
     num_steps: int = 256
     """steps of each copy in a rollout"""
     minibatches: int = 8
-    """an epoch is split into"""
+    """minibatches per epoch"""
     epochs: int = 3
-    """times that a rollout is used"""
+    """passes over each rollout"""
     gamma: float = 0.999
     """discount"""
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    """of the policy's ratio"""
+    """how far the policy's probability ratio may move from 1"""
     clip_range_vf: float | None = None
-    """of values. The published 0.2 is of another form, which Stable-Baselines3 has not: its own has
-    no gradient where a value moved too far, whatever the direction. None: not clipped"""
+    """how far a value estimate may move; None: no clipping. Stable-Baselines3 clips differently
+    from the published code, which has 0.2: its gradient is zero once a value has moved too far, in
+    either direction"""
     value_coefficient: float = 0.25
-    """of the squared error; the published 0.5 is of half of it"""
+    """weight of the squared error of values; the published 0.5 multiplies half the squared error"""
     entropy_coefficient: float = 0.01
     max_grad_norm: float = 0.5
     bootstrap_time_limits: bool = False
-    """whether values stand in for what a time limit cut off"""
+    """add the estimated value of the last state where a time limit ended an episode"""
 
 
 PRESETS = {
     "published": Hyperparameters(),
     "bilinear": Hyperparameters(learning_rate=1e-4),
 }
-"""``published`` for ReLU networks; ``bilinear`` from the bilinear paper's code."""
+"""``published`` suits ReLU networks; ``bilinear`` is from the bilinear paper's code."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """A training run. Running the same options with ``resume`` continues it."""
+    """Options of a training run. The same options with ``resume`` continue it."""
 
     out: Path
     """folder of the run"""
     game: str = "coinrun"
-    """one of ProcGen's 16"""
+    """one of the 16 ProcGen games"""
     architecture: str | None = None
-    """of the network; bimpala when not given, or that of ``init_from``"""
+    """architecture of the network; by default bimpala, or that of ``init_from``"""
     architecture_options: str = "{}"
-    """its own, as JSON: {"kernel_size": 7, "gate": "silu"}"""
+    """options of the architecture, as JSON: {"kernel_size": 7, "gate": "silu"}"""
     init_from: str | None = None
-    """agent to continue from: a name of the zoo or a folder; its critic is fitted first"""
+    """agent to start from: a zoo agent or a folder; its critic is fitted first"""
     preset: str = "published"
-    """published | bilinear: hyperparameters"""
+    """hyperparameters: published | bilinear"""
     learning_rate: float | None = None
-    """instead of the preset's"""
+    """overrides the preset's learning rate"""
     num_envs: int | None = None
-    """instead of the preset's"""
+    """overrides the preset's number of environments"""
     num_steps: int | None = None
-    """instead of the preset's"""
+    """overrides the preset's number of steps per rollout of each environment"""
     minibatches: int | None = None
-    """instead of the preset's"""
+    """overrides the preset's number of minibatches per epoch"""
     epochs: int | None = None
-    """instead of the preset's"""
+    """overrides the preset's number of passes over each rollout"""
     entropy_coefficient: float | None = None
-    """instead of the preset's"""
+    """overrides the preset's entropy coefficient"""
     clip_range_vf: float | None = None
-    """how far an update may move a value estimate, in Stable-Baselines3's way; presets have none"""
+    """how far an update may move a value estimate, as Stable-Baselines3 clips it; no preset does"""
     frames: int = 25_000_000
-    """to train for, in whole rollouts"""
+    """frames to train for, rounded up to whole rollouts"""
     mode: str = "easy"
-    """the game's distribution mode"""
+    """distribution mode of the game"""
     levels: int = 0
-    """number of training levels; 0 for all that are set apart for training"""
+    """number of training levels; 0 for all that are reserved for training"""
     held_out: int = 100
-    """number of levels to evaluate on, disjoint from the training levels"""
+    """number of levels to evaluate on; none of them is trained on"""
     evaluate_every: int = 500_000
     """frames between evaluations; 0 for none"""
     film_every: int = 1_000_000
-    """frames between films of held-out episodes, taken at evaluations; 0 for none"""
+    """frames between videos of held-out episodes, taken at evaluations; 0 for none"""
     save_every: int = 200_000
     """frames between checkpoints"""
     seed: int = 0
+    """seed of the weights, the environments and the sampled actions"""
     precision: Precision = "float32"
-    """float32 | tf32 | bfloat16: of the network's body. tf32 is for CUDA. bfloat16 is faster where
-    it is in hardware (recent GPUs, avx512_bf16), far slower elsewhere: compare steps a second"""
+    """precision of the network's body; tf32 needs CUDA, `rlbilinear doctor` measures bfloat16"""
     compile: bool = False
-    """the network's body, by torch.compile (on CUDA as CUDA graphs): a minute at the start"""
+    """compile the network's body by torch.compile, on CUDA as CUDA graphs; this takes a minute"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     progress: bool = True
-    """show a bar"""
+    """show a progress bar"""
 
     def hyperparameters(self) -> Hyperparameters:
-        """Return the preset with what was given instead.
+        """Return the preset's hyperparameters, overridden by those that were given.
 
         Raises:
             ValueError: unknown preset; the choices are listed.
@@ -117,7 +121,7 @@ class TrainOptions:
         """Return the architecture's options as a dictionary.
 
         Raises:
-            ValueError: they are no JSON object.
+            ValueError: they are not a JSON object.
         """
         try:
             arguments = json.loads(self.architecture_options)
@@ -125,17 +129,18 @@ class TrainOptions:
             arguments = error
         if not isinstance(arguments, dict):
             raise ValueError(
-                'architecture_options are a JSON object, such as {"kernel_size": 7}; '
+                'architecture_options must be a JSON object, such as {"kernel_size": 7}; '
                 f"got {self.architecture_options!r}"
             )
         return arguments
 
 
 def check(options: TrainOptions) -> None:
-    """Refuse numbers that no run can have.
+    """Refuse options that no run can have.
 
     Raises:
-        ValueError: one is out of its range, or the preset is unknown.
+        ValueError: a number is out of its range, the preset is unknown, or the architecture does
+            not accept its options.
     """
     chosen = options.hyperparameters()
     numbers = {**vars(options), **asdict(chosen)}
@@ -150,6 +155,8 @@ def check(options: TrainOptions) -> None:
     ):
         if numbers[name] < 1:
             raise ValueError(f"{name} must be positive, got {numbers[name]}")
+    if options.seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {options.seed}")
     for name, zero in (("levels", "all"), ("evaluate_every", "none"), ("film_every", "none")):
         if numbers[name] < 0:
             raise ValueError(f"{name} must be positive, or 0 for {zero}, got {numbers[name]}")
@@ -162,18 +169,33 @@ def check(options: TrainOptions) -> None:
         )
     rollout = chosen.num_envs * chosen.num_steps
     if rollout % chosen.minibatches:
-        raise ValueError(f"a rollout of {rollout} frames has no {chosen.minibatches} equal parts")
+        raise ValueError(
+            f"{rollout} frames per rollout are not divisible by {chosen.minibatches} minibatches"
+        )
+    if options.init_from is None:
+        _check_architecture(options)
+
+
+def _check_architecture(options: TrainOptions) -> None:
+    """Raise ValueError where the network cannot be built."""
+    name, arguments = options.architecture or "bimpala", options.architecture_arguments()
+    try:
+        on_meta(AgentConfig(name, options.game, arguments))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} cannot be built with architecture_options {arguments}: {error}"
+        ) from error
 
 
 def identity(options: TrainOptions) -> dict[str, Any]:
-    """Return what makes a run another run: its options, but for those that may be others later."""
+    """Return the options that tell two runs apart: all but those that may change when resuming."""
     return recorded_identity(recorded(options))
 
 
 def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes a run another run, of what `recorded` returns; presets are resolved.
+    """Return the `identity` of a run from what `recorded` returned; presets are resolved.
 
-    A run of an older version has the defaults of the options that came later.
+    Options that a run's version did not have yet take their defaults.
     """
     record = {**recorded(TrainOptions(Path())), **record}
     hyperparameters = {**asdict(Hyperparameters()), **record["hyperparameters"]}
@@ -183,26 +205,26 @@ def recorded_identity(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same_run(run: Path, record: Mapping[str, Any], options: TrainOptions) -> None:
-    """Refuse what would continue a run with other options.
+    """Refuse to continue a run with different options.
 
     Args:
         run: its folder.
         record: what `recorded` returned for it.
-        options: given now.
+        options: those given now.
 
     Raises:
-        ValueError: they make it another run; each option is named.
+        ValueError: options differ that must not; each is named.
     """
     before, given = recorded_identity(record), identity(options)
     others = [
         f"{name} was {before[name]!r}, is {given[name]!r}"
         if name in given
-        else f"this version has no option {name}, it was {before[name]!r}"
+        else f"{name} was {before[name]!r}, and this version has no such option"
         for name in before
         if before[name] != given.get(name)
     ]
     if others:
-        raise ValueError(f"{run} is another run: {'; '.join(others)}")
+        raise ValueError(f"{run} holds another run: {'; '.join(others)}")
 
 
 def recorded(options: TrainOptions) -> dict[str, Any]:
@@ -216,7 +238,7 @@ def recorded(options: TrainOptions) -> dict[str, Any]:
 
 
 def compared(options: TrainOptions, config: AgentConfig) -> dict[str, Any]:
-    """Return what tells runs apart, with the same names in every run."""
+    """Return the options by which runs are compared, under the same names for every run."""
     hyperparameters = asdict(options.hyperparameters())
     left_out = {"hyperparameters", "frames", "device", *hyperparameters}
     left_out |= {"evaluate_every", "film_every", "save_every"}

@@ -1,10 +1,9 @@
 """Measure speed and memory, side by side with the alternative, in one run.
 
-    python scripts/benchmark.py envs decomposition polynomial training
+    rlbilinear benchmark envs decomposition polynomial training
 
-Prints a table for each subject, and with --out writes them as CSV beside the machine and versions,
-and the subject's figures.
-Times are medians; on a busy machine trust the ratios.
+Prints a table for each subject. With --out it also writes each table as CSV, the machine and
+versions as JSON, and figures. Times are medians; on a busy machine only the ratios are reliable.
 """
 
 import importlib
@@ -17,37 +16,43 @@ import tyro
 
 from rlbilinear.agents.folder import provenance, write_json
 from rlbilinear.benchmarks.measure import table
+from rlbilinear.commands.outputs import check_writable, new_file, writing
+from rlbilinear.commands.running import Command
 
 Subject = Literal["envs", "decomposition", "polynomial", "training"]
 
 
 @dataclass(frozen=True)
-class Command:
+class BenchmarkOptions:
     """Measure speed and memory, side by side with the alternative."""
 
     subjects: Annotated[tuple[Subject, ...], tyro.conf.Positional] = get_args(Subject)
-    """what to measure: one or several of envs, decomposition, polynomial, training"""
+    """what to measure; by default everything"""
     out: Path | None = None
     """folder for the tables as CSV, and figures"""
 
 
-def main() -> None:
-    """Measure what the command line names."""
-    command = tyro.cli(Command, description=__doc__)
-    for subject in command.subjects:
+def _benchmark(options: BenchmarkOptions) -> None:
+    """Measure the subjects one after another."""
+    if options.out is not None:
+        check_writable(options.out / f"{options.subjects[0]}.csv")
+    for subject in options.subjects:
         module = importlib.import_module(f"rlbilinear.benchmarks.{subject}")
         rows = table(module.compare())
         print(f"\n{subject}\n{rows.to_string(index=False)}", flush=True)
-        if command.out is not None:
-            write(rows, command.out, subject)
+        if options.out is not None:
+            write(rows, options.out, subject)
             for name, figure in getattr(module, "figures", dict)().items():
-                figure.savefig(command.out / f"{subject}_{name}.png", dpi=150)
+                with new_file(options.out / f"{subject}_{name}.png") as file:
+                    figure.savefig(file, dpi=150)
 
 
 def write(rows: pd.DataFrame, out: Path, subject: str) -> None:
     """Write a subject's table as CSV, and what it was measured on as JSON."""
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{subject}.csv"
-    rows.to_csv(partial, index=False)
-    partial.replace(out / f"{subject}.csv")
-    write_json(out / f"{subject}.json", provenance())
+    with new_file(out / f"{subject}.csv") as file:
+        rows.to_csv(file, index=False)
+    with writing(out / f"{subject}.json"):
+        write_json(out / f"{subject}.json", provenance())
+
+
+main = Command(BenchmarkOptions, _benchmark, __doc__)

@@ -1,18 +1,18 @@
 r"""Compare architectures: train games x architectures x seeds alike, and report what came out.
 
-    python scripts/compare.py --games coinrun fruitbot --architectures bimpala-small impala-small \
+    rlbilinear compare --games coinrun fruitbot --architectures bimpala-small impala-small \
         --seeds 0 1 2 --levels 200 --frames 1000000 --out runs/compare
 
-A run lives in OUT/GAME/ARCHITECTURE/seedN and is what scripts/train.py makes. The same command goes
-on where it was stopped: finished runs are taken as they are, stopped ones continue. With
---report-only nothing is trained: the report is made of what there is. Training options hold for all
-runs; what an architecture has for itself follows its name:
-bimpala-small,learning_rate=1e-4,kernel_size=5. Runs are spread by Ray if it is installed (extra
-``ray``), on this machine or, by --address, on a cluster, where OUT must be a folder that all
-machines share. The report (text, CSV, PNG, TensorBoard) is in OUT/report.
+Each run is in OUT/GAME/ARCHITECTURE/seedN and is the same as one of ``rlbilinear train``. The same
+command resumes a comparison that was stopped: finished runs are kept, stopped ones are resumed.
+With --report-only nothing is trained, and the report is made from the runs in the folder. Training
+options apply to all runs; options of one architecture follow its name:
+bimpala-small,learning_rate=1e-4,kernel_size=5. Differences are those of architectures given first
+minus those given later. If Ray is installed (extra ``ray``), it distributes
+the runs, on this machine or, with --address, on a cluster, whose machines must all share the folder
+OUT. The report (text, CSV, PNG, TensorBoard) is in OUT/report.
 """
 
-import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -28,69 +28,63 @@ from rlbilinear.agents.comparison.matrix import Run, find, matrix
 from rlbilinear.agents.folder import new_folder, provenance, write_json
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.run_status import Standing, State, standing
+from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.running import Command, Failed
 
 REPORT, MARKER = "report", "report.json"
 
 
 @dataclass(frozen=True)
-class Options(TrainOptions):
+class CompareOptions(TrainOptions):
     """Compare architectures by training them alike."""
 
     out: Path
     """folder of the comparison"""
     architecture_options: str = "{}"
-    """of every architecture, as JSON: {"kernel_size": 3}"""
+    """options of every architecture, as JSON: {"kernel_size": 3}"""
     games: tuple[str, ...] = ()
-    """ProcGen's; with --report-only: all that are there, unless given"""
+    """ProcGen games; with --report-only, by default all in the folder"""
     architectures: tuple[str, ...] = ()
-    """by name, each with settings of its own after commas: bimpala-small,learning_rate=1e-4.
-    Differences are of those given first minus those after"""
+    """names, each with its own options after commas: bimpala-small,learning_rate=1e-4"""
     seeds: tuple[int, ...] = ()
-    """of the runs; from three on there are intervals to speak of"""
+    """seeds of the runs; three or more give meaningful intervals"""
     report_only: bool = False
-    """train nothing"""
+    """make the report without training"""
     final_levels: int = 200
-    """levels of each set, training and held-out, that final agents are scored on"""
+    """levels of each set, training and held-out, on which the final agents are scored"""
     margin: float = 0.1
     """normalised scores that differ by less count as comparable"""
     ray: bool = True
-    """spread runs by Ray where it is installed"""
+    """distribute runs by Ray if it is installed"""
     address: str | None = None
-    """of a Ray cluster (auto, HOST:PORT); this machine when not given"""
+    """address of a Ray cluster (auto, HOST:PORT); by default Ray runs on this machine"""
     cpus_per_run: int | None = None
-    """CPUs of a run, and its threads; 1 under Ray, and torch's own choice without"""
+    """CPUs and threads of a run; by default 1 with Ray, and torch's own choice without"""
     gpus_per_run: float | None = None
-    """GPUs of a run under Ray, 0.25 to put four on one; one if there are GPUs and the device is
-    not cpu"""
+    """GPUs of a run with Ray (0.25: four share one); by default 1, and 0 on the CPU"""
     game: tyro.conf.Suppress[str] = ""
     architecture: tyro.conf.Suppress[str | None] = None
     seed: tyro.conf.Suppress[int] = 0
     init_from: tyro.conf.Suppress[str | None] = None
 
 
-def main() -> None:
+def _compare(options: CompareOptions) -> None:
     """Train what is missing, and report."""
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        check(options)
-        runs = chosen(options)
-        failed = [] if options.report_only else train(options, runs)
-        for line in failed:
-            print(line, file=sys.stderr)
-        print(report(options, runs))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt as stopped:
-        print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))
+    check(options)
+    runs = chosen(options)
     place = options.out / REPORT
+    check_folder(place, overwrite=True, marker=MARKER)
+    failed = [] if options.report_only else train_missing(options, runs)
+    for line in failed:
+        print(line, file=sys.stderr)
+    print(report(options, runs))
     print(f"\nFigures and tables: {place}\ntensorboard --logdir {place} (all of it: {options.out})")
     if failed:
-        sys.exit(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
+        raise Failed(f"{len(failed)} of {len(runs)} runs failed; the same command retries them")
 
 
-def check(options: Options) -> None:
-    """Raise ValueError where an option that is not of training is out of range."""
+def check(options: CompareOptions) -> None:
+    """Raise ValueError where an option of the comparison itself is out of range."""
     if options.final_levels < 2:
         raise ValueError(f"final_levels must be 2 or more, got {options.final_levels}")
     if not options.margin > 0:
@@ -101,11 +95,11 @@ def check(options: Options) -> None:
         raise ValueError(f"gpus_per_run must be 0 or more, got {options.gpus_per_run}")
 
 
-def chosen(options: Options) -> list[Run]:
-    """Return the runs of the matrix, or those that there are.
+def chosen(options: CompareOptions) -> list[Run]:
+    """Return the runs of the matrix, or with ``report_only`` those in the folder.
 
     Raises:
-        ValueError: none; something unknown; a folder that holds another run.
+        ValueError: there are no runs, or an option is not accepted.
     """
     if not options.report_only:
         shared = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
@@ -118,15 +112,17 @@ def chosen(options: Options) -> list[Run]:
         if missing := [str(value) for value in asked if value not in there]:
             raise ValueError(
                 f"{axis}s: {options.out} has no runs of {', '.join(missing)}; "
-                f"there are {', '.join(map(str, there)) or 'none'}"
+                f"it has {', '.join(map(str, there)) or 'none'}"
             )
         kept = [run for run in kept if not asked or getattr(run, axis) in asked]
+    if not kept:
+        raise ValueError(f"--report-only: {options.out} has no runs")
     order = {name: place for place, name in enumerate(options.architectures)}
     return sorted(kept, key=lambda run: order.get(run.architecture, 0))
 
 
-def train(options: Options, runs: Sequence[Run]) -> list[str]:
-    """Bring all runs to their end, and return what failed and why.
+def train_missing(options: CompareOptions, runs: Sequence[Run]) -> list[str]:
+    """Run all runs to completion, and return a line for each that failed.
 
     Raises:
         ValueError: a folder holds another run; found before anything starts.
@@ -147,10 +143,10 @@ def train(options: Options, runs: Sequence[Run]) -> list[str]:
 
 
 def examine(runs: Sequence[Run]) -> list[Standing]:
-    """Look into all folders.
+    """Return how far each run is.
 
     Raises:
-        ValueError: runs that cannot be begun or continued, each with the reason.
+        ValueError: runs that cannot be started or resumed, each with the reason.
     """
     standings, refused = [], []
     for run in runs:
@@ -163,18 +159,18 @@ def examine(runs: Sequence[Run]) -> list[Standing]:
     return standings
 
 
-def outcomes(options: Options, runs: Sequence[Run]) -> Generator[spread.Outcome, None, None]:
-    """Run them, by Ray or one after another, and say which.
+def outcomes(options: CompareOptions, runs: Sequence[Run]) -> Generator[spread.Outcome, None, None]:
+    """Run them, by Ray or one after another.
 
     Raises:
-        ValueError: a cluster or GPUs are asked for, and Ray is not installed or not asked for.
+        ValueError: a cluster or GPUs are asked for without Ray.
     """
     if options.address is not None and not options.ray:
-        raise ValueError("--address is a Ray cluster's: it does not go with --no-ray")
+        raise ValueError("--address is for Ray: remove --no-ray")
     if options.ray and (spread.ray is not None or options.address is not None):
         there = spread.connect(options.address)
         given = spread.resources(options.device, options.cpus_per_run, options.gpus_per_run)
-        print(f"{there}; each run takes {given.cpus} and {given.gpus:g}", flush=True)
+        print(f"{there}; each run takes {given.cpus} CPUs, {given.gpus:g} GPUs", flush=True)
         if options.address is not None:
             print(f"{options.out.absolute()} must be a folder that all machines share")
         yield from spread.by_ray(
@@ -182,23 +178,21 @@ def outcomes(options: Options, runs: Sequence[Run]) -> Generator[spread.Outcome,
         )
         return
     if options.gpus_per_run is not None:
-        raise ValueError("--gpus-per-run is for runs that Ray spreads, and these are not")
+        raise ValueError("--gpus-per-run is for Ray, which is not installed or not used")
     if options.ray:
         print("Ray is not installed (pip install 'rlbilinear[ray]'): ", end="")
-    print("runs go one after another", flush=True)
+    print("training one run after another", flush=True)
     yield from spread.one_after_another(
         runs, final_levels=options.final_levels, threads=options.cpus_per_run
     )
 
 
-def report(options: Options, runs: Sequence[Run]) -> str:
+def report(options: CompareOptions, runs: Sequence[Run]) -> str:
     """Read all runs, write the report, and return it as text.
 
     Raises:
-        ValueError: no run is there yet.
+        OSError: it cannot be written.
     """
-    if not runs:
-        raise ValueError(f"{options.out} holds no run yet")
     found = tables.collect(
         runs,
         frames=max(run.options.frames for run in runs),
@@ -224,7 +218,7 @@ def report(options: Options, runs: Sequence[Run]) -> str:
         "differences": pairs,
     }
     place = options.out / REPORT
-    with new_folder(place, overwrite=True, marker=MARKER) as folder:
+    with writing(place), new_folder(place, overwrite=True, marker=MARKER) as folder:
         for name, table in written.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         for name, picture in pictures.items():
@@ -234,3 +228,8 @@ def report(options: Options, runs: Sequence[Run]) -> str:
         counts = {"frames": found.frames, "final_levels": options.final_levels}
         write_json(folder / MARKER, {**counts, "margin": options.margin, **provenance()})
     return said
+
+
+main = Command(
+    CompareOptions, _compare, __doc__, lambda _: "the same command resumes the comparison"
+)

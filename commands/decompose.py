@@ -1,7 +1,11 @@
 """Take a direction of a layer apart: its spectrum, its eigenfilters, and what excites them.
 
-    python scripts/decompose.py --agent maze-bimpala-compact --layer block2 --direction probe
-    python scripts/decompose.py --layer dense --direction right --depth --sweep 1 2 4 8 16 32
+    rlbilinear decompose --agent maze-bimpala-compact --layer block2 --direction probe
+    rlbilinear decompose --layer dense --direction right --depth --sweep 1 2 4 8 16 32
+
+The direction "probe" is that of a probe fitted to the cheese, "difference" is what changes most
+when only the cheese moves. A sweep keeps eigenvectors of the policy's forms in the dense layer, and
+those of the direction in a convolution.
 
 The folder has report.md, figures, tables, settings.json, and TensorBoard's events.
 """
@@ -10,65 +14,63 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
-
-from rlbilinear.agents import load
 from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.truncate import Of
+from rlbilinear.commands.inputs import load_maze_agent
+from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.probes.chains import with_depth
-from rlbilinear.probes.decomposition import REPORT, Decomposition, check_output, decompose
+from rlbilinear.probes.decomposition import REPORT, Decomposition, decompose
 from rlbilinear.probes.truncation import with_sweep
 
 
 @dataclass(frozen=True)
-class Options:
+class DecomposeOptions:
     """Take a direction of a layer apart, and draw what it does."""
 
     agent: str = "maze-bimpala-compact"
-    """a name of the zoo, or a folder"""
+    """a zoo agent, or a folder; it must play maze"""
     layer: str = "block2"
     """a bilinear block, or dense"""
     direction: str = "probe"
-    """probe (for the cheese), difference (what changes when only the cheese moves), the index of a
-    channel, left|down|up|right|stay, or a .npy file"""
+    """probe, difference, the index of a channel, left|down|up|right|stay, or a .npy file"""
     out: Path = Path("runs/decomposition")
     """folder of the results"""
-    filters: int = 6
-    """eigenfilters drawn"""
-    levels: int = 24
-    """held-out levels that are played, to find what excites the filters most"""
-    fit_levels: int = 60
-    """levels on which a probe is fitted, or a difference found"""
+    filters: Count = 6
+    """number of eigenfilters to draw"""
+    levels: Count = 24
+    """held-out levels to play, to find what excites the filters most"""
+    fit_levels: Count = 60
+    """levels on which the probe is fitted, or the difference measured"""
     depth: bool = False
     """also follow the direction down through the layers below, with the R² of what is kept"""
-    sweep: tuple[int, ...] = ()
-    """also play with so many eigenvectors kept: of the policy's forms in the dense layer, or of the
-    direction in a convolution"""
+    sweep: tuple[Count, ...] = ()
+    """also play with this many eigenvectors of the layer kept"""
     of: Of = "action"
-    """whose eigenvectors a sweep of the dense layer keeps: each action's, each group's, or joint"""
+    """in a sweep of the dense layer, whose eigenvectors are kept: each action's, move's, joint"""
     whole: bool = False
-    """a sweep of a convolution keeps eigenfilters of all its directions, not of the one alone"""
+    """in a sweep of a convolution, keep eigenfilters of all its directions, not only of this one"""
     centred: bool = False
-    """in a sweep of the dense layer, take the mean of the forms off first"""
-    sweep_levels: int = 100
-    """held-out levels played with each number of eigenvectors"""
-    seed: int = 0
-    """of everything random"""
+    """in a sweep of the dense layer, subtract the mean of the forms first"""
+    sweep_levels: Count = 100
+    """held-out levels to play with each number of eigenvectors"""
+    seed: Seed = 0
+    """seed of everything random"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     overwrite: bool = False
-    """replace results that are in the folder"""
+    """replace the results in the folder"""
     progress: bool = True
-    """show bars"""
+    """show progress bars"""
 
 
-def run(options: Options) -> Decomposition:
+def decomposed(options: DecomposeOptions) -> Decomposition:
     """Decompose, and play truncated agents when asked.
 
     Raises:
-        ValueError: an agent, layer or direction that there is not; a k beyond the rank.
+        ValueError: unknown agent, layer or direction, or more eigenvectors than the rank.
     """
-    agent = load(options.agent, options.device)
+    agent = load_maze_agent(options.agent, options.device)
     recorded = {name: str(value) for name, value in asdict(options).items()}
     found = decompose(
         agent,
@@ -98,21 +100,19 @@ def run(options: Options) -> Decomposition:
     )
 
 
-def main() -> None:
-    """Decompose, save, and say what was found."""
-    try:
-        options = tyro.cli(Options, description=__doc__)
-        check_output(options.out, overwrite=options.overwrite)
-        found = run(options)
-        found.save(options.out, overwrite=options.overwrite)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+def _decompose(options: DecomposeOptions) -> None:
+    """Decompose, print what was found, and save it."""
+    check_folder(options.out, overwrite=options.overwrite, marker=REPORT)
+    found = decomposed(options)
     print(found.title)
     for name, drawing in found.figures.items():
         print(f"  {name}.png: {drawing.caption}")
     if "sweep" in found.tables:
         print(found.tables["sweep"].to_string(index=False, float_format="{:.3g}".format))
+    with writing(options.out):
+        found.save(options.out, overwrite=options.overwrite)
     print(f"\nReport:       {options.out / REPORT}")
     print(f"TensorBoard:  {Path(sys.executable).parent / 'tensorboard'} --logdir {options.out}")
+
+
+main = Command(DecomposeOptions, _decompose, __doc__)

@@ -1,35 +1,43 @@
-"""Score agents on held-out levels, sampled and greedy, beside the two aimless baselines.
+"""Score agents on held-out levels, sampled and greedy, beside the two uniform baselines.
 
-python scripts/evaluate.py maze-bimpala-compact --levels 1000 --out scores.csv
+    rlbilinear evaluate maze-bimpala-compact --levels 1000 --out scores.csv
+
+Each policy plays each level once; intervals are over levels.
 """
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import tyro
 
-from rlbilinear.agents import load
+from rlbilinear.agents import load, names
 from rlbilinear.agents.evaluation import BASELINES, evaluate, summary
+from rlbilinear.commands.outputs import check_new_file, new_file
+from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.envs import EVALUATION
+from rlbilinear.envs.games import check_game, check_mode
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluateOptions:
     """Score agents on held-out levels."""
 
-    agents: tyro.conf.Positional[tuple[str, ...]]
-    """names of the zoo, or folders"""
-    levels: int = 200
-    """how many held-out levels"""
+    agents: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="AGENT [AGENT ...]", help_behavior_hint=""),
+    ]
+    """zoo agents by name, or folders of agents"""
+    levels: Count = 200
+    """number of held-out levels"""
     mode: str = "easy"
-    """the game's distribution mode"""
+    """distribution mode of the game"""
     baselines: bool = True
     """also score the uniform policies"""
-    seed: int = 0
-    """of the sampled actions and of the intervals"""
+    seed: Seed = 0
+    """seed of the sampled actions and of the intervals"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     out: Path | None = None
@@ -38,13 +46,20 @@ class Options:
     """show a bar"""
 
 
-def run(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score(options: EvaluateOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return all episodes, and the table of means with their 95 % intervals.
 
     Raises:
-        ValueError: an agent, game or mode that there is not.
+        ValueError: no agents, or an unknown agent, game or mode.
     """
+    if not options.agents:
+        raise ValueError(
+            f"no agent was given: name zoo agents ({', '.join(names())}) or folders of agents"
+        )
     agents = {name: load(name, options.device) for name in options.agents}
+    for agent in agents.values():
+        check_game(agent.config.game)
+        check_mode(agent.config.game, options.mode)
     levels = EVALUATION.first(options.levels)
     play = partial(
         evaluate,
@@ -68,17 +83,17 @@ def run(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     return episodes, text.unstack().rename_axis(["policy", "actions"])
 
 
-def main() -> None:
+def _evaluate(options: EvaluateOptions) -> None:
     """Print the table, and write the episodes when asked."""
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        if options.out is not None and options.out.exists():
-            raise FileExistsError(f"{options.out} exists")
-        episodes, table = run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
+    if options.out is not None:
+        check_new_file(options.out)
+    episodes, table = score(options)
     print(f"{options.levels} held-out levels, mean [95 % interval by level]")
     print(table.to_string())
     if options.out is not None:
-        episodes.to_csv(options.out, index=False)
+        with new_file(options.out) as file:
+            episodes.to_csv(file, index=False)
         print(f"episodes written to {options.out}")
+
+
+main = Command(EvaluateOptions, _evaluate, __doc__)

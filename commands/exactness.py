@@ -1,15 +1,14 @@
 """Print each identity with its worst error, over random layers and over an agent's own.
 
-    python scripts/exactness.py
+    rlbilinear exactness
 
 Random layers vary in size, down-projection, biases, kernel, stride, padding and dilation; an
-agent's layers are taken on what they really read. Everything is in float64, and errors are shares
-of the largest entry. Ends with an error when one is above the bound.
+agent's layers get the inputs that they have in the agent. Everything is in float64, and errors are
+relative to the largest entry. Fails when an error is above the bound.
 """
 
 import copy
 import importlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,34 +24,37 @@ from rlbilinear import BilinearConv2d, BilinearLinear, agents
 from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.folder import provenance, write_json
+from rlbilinear.commands.outputs import check_writable, new_file, writing
+from rlbilinear.commands.running import Command, Count, Failed, Seed
 from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.testing.identities.identity import Identity, Layer
 
 MODULES = ("decomposition", "tensors", "edits", "approximants")
-"""Where identities are listed, in scripts/identities."""
+"""Modules of rlbilinear.testing.identities that list identities."""
 
 
 @dataclass(frozen=True)
-class Options:
+class ExactnessOptions:
     """Print each identity with its worst error, over random layers and over an agent's own."""
 
     agent: str = "maze-bimpala-compact"
-    """a name of the zoo, or a folder"""
-    layers: int = 50
+    """a zoo agent, or a folder"""
+    layers: Count = 50
     """random layers for each identity"""
-    observations: int = 4
-    """of the agent's game, at the start of a level"""
+    observations: Count = 4
+    """observations of the agent's game, each from the start of a level"""
     bound: float = 1e-10
-    """the largest error accepted"""
-    seed: int = 0
-    """of random layers, directions and inputs"""
+    """largest error accepted"""
+    seed: Seed = 0
+    """seed of random layers, directions and inputs"""
     out: Path | None = None
     """folder for the table as CSV"""
 
 
-def main() -> None:
+def _exactness(options: ExactnessOptions) -> None:
     """Measure and print."""
-    options = tyro.cli(Options, description=__doc__)
+    if options.out is not None:
+        check_writable(options.out / "exactness.csv")
     agent = agents.load(options.agent, device="cpu")
     observations = _observations(agent, options.observations, options.seed)
     identities = [
@@ -67,24 +68,23 @@ def main() -> None:
     )
     print(table.to_string(index=False, float_format="{:.1e}".format, na_rep=""))
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        partial = options.out / ".exactness.csv"
-        table.to_csv(partial, index=False)
-        partial.replace(options.out / "exactness.csv")
-        write_json(options.out / "exactness.json", provenance())
+        with new_file(options.out / "exactness.csv") as file:
+            table.to_csv(file, index=False)
+        with writing(options.out / "exactness.json"):
+            write_json(options.out / "exactness.json", provenance())
     if wrong := above(table, options.bound):
-        sys.exit(f"above {options.bound:g}: {', '.join(wrong)}")
+        raise Failed(f"errors above {options.bound:g}: {', '.join(wrong)}")
 
 
 def above(table: pd.DataFrame, bound: float) -> list[str]:
-    """Return the identities with an error above the bound, or one that is no number."""
+    """Return the identities with an error above the bound, or one that is not a number."""
     random = table["random layers"].where(table["of"] != "agent", 0.0)
     within = (random <= bound) & (table["agent"] <= bound)
     return table["identity"][~within].tolist()
 
 
 def _row(
-    identity: Identity, agent: Agent, observations: Observations, options: Options
+    identity: Identity, agent: Agent, observations: Observations, options: ExactnessOptions
 ) -> dict[str, Any]:
     error: Any = identity.error
     if identity.of == "agent":
@@ -100,7 +100,7 @@ def _row(
 
 
 def random_layers(of: str, count: int, seed: int) -> Iterator[tuple[Layer, Tensor]]:
-    """Draw layers in float64, and inputs."""
+    """Draw layers in float64, and their inputs."""
     for index in range(count):
         torch.manual_seed(seed + index)
         rng = np.random.default_rng([seed, index])
@@ -131,7 +131,7 @@ def random_layers(of: str, count: int, seed: int) -> Iterator[tuple[Layer, Tenso
 def agent_layers(
     of: str, agent: Agent, observations: Observations, seed: int
 ) -> Iterator[tuple[Layer, Tensor]]:
-    """Give the agent's bilinear layers in float64, and what they read."""
+    """Yield the agent's bilinear layers in float64, and their inputs."""
     kind = BilinearLinear if of == "dense" else BilinearConv2d
     steps = [name for name in agent.layer_names if "." not in name]
     for name in agent.layer_names:
@@ -149,3 +149,6 @@ def _observations(agent: Agent, count: int, seed: int) -> Observations:
         return np.asarray(env.reset())
     finally:
         env.close()
+
+
+main = Command(ExactnessOptions, _exactness, __doc__)

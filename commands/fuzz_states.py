@@ -1,4 +1,4 @@
-"""Try mutated states on the simulator: each is refused with ValueError, or played on harmlessly.
+"""Try mutated states on the simulator: each is refused with ValueError, or played without harm.
 
     python scripts/fuzz_states.py --states 1000000 --seed 0
 
@@ -6,8 +6,8 @@ States of all games and modes are changed: bits flipped, pieces cut, blocks of o
 counts made huge, numbers made infinite, extreme or slightly different, things multiplied, worlds
 resized. Each is given to `Simulator.set_states` in another process; those accepted are stepped,
 drawn and read. When that process ends, hangs or takes more than 1 GB, the state is written to a
-file, and the next process goes on behind it. The same seed gives the same states, so a run that was
-stopped goes on with --first. Exits with 1 when a state did harm.
+file, and another process takes the next one. The same seed gives the same states, so that --first
+resumes a run that was stopped. Fails when a state did harm.
 """
 
 import multiprocessing
@@ -22,32 +22,33 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import tyro
 from tqdm import tqdm
 
+from rlbilinear.commands.outputs import check_writable, new_file, writing
+from rlbilinear.commands.running import Command, Count, Failed, Seed
 from rlbilinear.envs.games import GAMES, check_game
 from rlbilinear.testing.fuzzing.mutations import KINDS, case
 from rlbilinear.testing.fuzzing.worker import OUTCOMES, Tally, play_alone, work
 
 
 @dataclass(frozen=True)
-class Options:
+class FuzzOptions:
     """Try mutated states on the simulator."""
 
-    states: int = 1_000_000
-    """how many"""
-    seed: int = 0
-    """of the states"""
+    states: Count = 1_000_000
+    """number of states"""
+    seed: Seed = 0
+    """seed of the states"""
     games: tuple[str, ...] = tuple(GAMES)
-    """of which games"""
-    first: int = 0
-    """number of the first state, to go on with a run"""
+    """games whose states are tried"""
+    first: Seed = 0
+    """number of the first state, to resume a run"""
     timeout: float = 60.0
     """seconds of processor time that one state may take"""
     out: Path = Path("fuzz")
-    """folder for the states that did harm, if any, and the table"""
+    """folder for the table, and for states that did harm"""
     progress: bool = True
-    """show a bar"""
+    """show a progress bar"""
 
 
 class Harm(NamedTuple):
@@ -62,12 +63,14 @@ class Harm(NamedTuple):
     path: Path
 
 
-def run(options: Options) -> tuple[pd.DataFrame, list[Harm]]:
+def fuzz(options: FuzzOptions) -> tuple[pd.DataFrame, list[Harm]]:
     """Return the table of counts, and the states that did harm.
 
     Raises:
-        ValueError: a game that there is not, or no states.
+        ValueError: no games or an unknown one, or no states.
     """
+    if not options.games:
+        raise ValueError(f"no games were given; choose from {', '.join(GAMES)}")
     for game in options.games:
         check_game(game)
     if options.states < 1 or options.first < 0:
@@ -104,8 +107,8 @@ def _watch(
     """Run a process to its end; return how it failed, or None.
 
     It may take `timeout` seconds of processor time for each change of `at`, whose second number
-    minus its first is what is left, and ten times as long until its third is 1; and twenty times
-    that of the clock, for others may keep the processor busy.
+    minus its first is how many states are left, and ten times as long until its third is 1. By the
+    clock it may take twenty times that, for other processes may keep the processor busy.
     """
     process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
     process.start()
@@ -130,7 +133,7 @@ def _watch(
 
 
 def _processor_time(pid: int | None) -> float:
-    """Return the seconds that a process has computed for; 0 where that is not told."""
+    """Return the processor time of a process in seconds; 0 where the system does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -138,14 +141,15 @@ def _processor_time(pid: int | None) -> float:
         return 0.0
 
 
-def _keep(options: Options, number: int, how: str, log: Path) -> Harm:
+def _keep(options: FuzzOptions, number: int, how: str, log: Path) -> Harm:
     """Write the state of this number to a file, with what the simulator said; try it alone."""
     harmful = case(options.games, options.seed, number)
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{harmful.game}-{harmful.mode}-{options.seed}-{number}.state"
-    path.write_bytes(harmful.raw)
+    with new_file(path) as file:
+        file.write_bytes(harmful.raw)
     said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-    path.with_suffix(".txt").write_text(f"{harmful.kind}: {how}\n{said}")
+    with writing(path.with_suffix(".txt")):
+        path.with_suffix(".txt").write_text(f"{harmful.kind}: {how}\n{said}")
     arguments = (harmful.raw, harmful.game, harmful.mode, str(log))
     again = _watch(play_alone, arguments, options.timeout, np.zeros(3))
     return Harm(number, harmful.game, harmful.kind, how, again is not None, path)
@@ -161,24 +165,23 @@ def _table(counts: np.ndarray, games: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def main() -> int:
-    """Try what the command line names, print the counts; 1 when a state did harm."""
-    options = tyro.cli(Options, description=__doc__)
+def _fuzz(options: FuzzOptions) -> None:
+    """Try the states, and print the counts."""
+    counts = options.out / f"counts-{options.seed}-{options.first}.csv"
+    check_writable(counts)
     start = time.monotonic()
-    try:
-        table, harms = run(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    table, harms = fuzz(options)
     wide = {"display.width": 250, "display.max_columns": None}
     with pd.option_context(*[item for pair in wide.items() for item in pair]):
         print((table["all"].assign(share=lambda t: t["accepted"] / t.sum(axis=1))).round(3))
         by_kind = table.loc["all"].unstack()
         print(by_kind.assign(share=by_kind["accepted"] / by_kind.sum(axis=1)).round(3))
-    options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / f"counts-{options.seed}-{options.first}.csv")
+    with new_file(counts) as file:
+        table.to_csv(file)
     total = int(table.loc["all", "all"].sum())
     print(f"{total} states in {time.monotonic() - start:.0f} s: {len(harms)} did harm")
-    for harm in harms:
-        print(harm)
-    return 1 if harms else 0
+    if harms:
+        raise Failed("states that did harm:\n" + "\n".join(map(str, harms)))
+
+
+main = Command(FuzzOptions, _fuzz, __doc__, lambda _: "--first resumes at a state's number")

@@ -1,28 +1,28 @@
 """Train bilinear classifiers of real images, and read them from their weights.
 
-    python scripts/images.py --out runs/images
+    rlbilinear images --out runs/images
 
 Writes figures (PNG), tables (CSV), and options, versions and scores (JSON): spectra, digit-shaped
-eigenvectors, truncation against accuracy, decompositions, similarity across seeds and sizes,
+eigenvectors, accuracy against truncation, decompositions, similarity across seeds and sizes,
 overfitting with and without input noise, adversarial masks against noise of equal norm, a deeper
-network, and boolean gates with their known interaction matrices. About a minute on one core; the
-larger sets want fewer networks: --data mnist --epochs 10 --batch 1024 --seeds 2 --widths 32
+network, and boolean gates with their known interaction matrices. It takes about a minute on one
+core. For the larger sets train fewer networks: --data mnist --epochs 10 --batch 1024 --seeds 2
+--widths 32
 """
 
 import itertools
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from rlbilinear.agents.folder import check_free, new_folder, provenance, write_json
 from rlbilinear.classifiers import BilinearClassifier, Training, accuracy
+from rlbilinear.commands.outputs import check_folder, write_study
+from rlbilinear.commands.running import Command, Count
 from rlbilinear.cp import fit_cp
 from rlbilinear.hosvd import hosvd
 from rlbilinear.statistics import t_interval
@@ -35,99 +35,79 @@ MARKER = "images.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class ImagesOptions:
     """Train bilinear classifiers of real images, and read them from their weights."""
 
     out: Path
     """folder for figures and tables"""
     data: DataName = "digits"
     """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
-    seeds: int = 5
+    seeds: Count = 5
     """networks of each kind; intervals are over them"""
-    width: int = 64
-    """of the embedding and the bilinear layer"""
-    widths: tuple[int, ...] = (16, 32, 128)
+    width: Count = 64
+    """width of the embedding and of the bilinear layer"""
+    widths: tuple[Count, ...] = (16, 32, 128)
     """other widths, for similarity across sizes"""
-    epochs: int = 60
+    epochs: Count = 60
     """passes over the images"""
-    batch: int = 128
-    """images in a step"""
+    batch: Count = 128
+    """images per gradient step"""
     learning_rate: float = 3e-3
-    """of AdamW"""
+    """learning rate of AdamW"""
     weight_decay: float = 0.0
-    """of AdamW; too much of it collapses small networks to zero"""
+    """weight decay of AdamW; too much collapses small networks to zero"""
     noise: float = 0.2
     """standard deviation of the input noise in training; pixels are in [0, 1]"""
     noises: tuple[float, ...] = (0.0, 0.4)
-    """other noises, for overfitting"""
-    limit: int | None = None
-    """train on so many images only"""
+    """other standard deviations, for overfitting"""
+    limit: Count | None = None
+    """train on this many images only"""
     quick: bool = False
     """two seeds, few epochs and sizes: to see that everything runs"""
     overwrite: bool = False
-    """replace results that are in the folder"""
+    """replace the results in the folder"""
     progress: bool = True
-    """show bars"""
+    """show progress bars"""
 
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The classifiers trained, by what they are for."""
+    """The trained classifiers, by what they are for."""
 
     base: list[Trained]
-    """of the main width and noise, one for each seed"""
+    """with the main width and noise, one for each seed"""
     sizes: list[Trained]
-    """of the other widths"""
+    """with the other widths"""
     noises: list[Trained]
-    """of the other noises"""
+    """with the other noises"""
     untrained: list[Trained]
-    """the base's, before training"""
+    """those of `base`, before training"""
     deep: BilinearClassifier
-    """of two bilinear layers"""
+    """with two bilinear layers"""
 
 
-def main() -> None:
+def _images(options: ImagesOptions) -> None:
     """Train, measure, draw, and write."""
-    try:
-        options = tyro.cli(Options, description=__doc__)
-        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
-        options = quick(options) if options.quick else options
-        images = load(options.data, limit=options.limit)
-        with new_folder(options.out, overwrite=options.overwrite, marker=MARKER) as folder:
-            summary = run(options, images, folder)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+    check_folder(options.out, overwrite=options.overwrite, marker=MARKER)
+    options = quick(options) if options.quick else options
+    images = load(options.data, limit=options.limit)
+    tables, pictures = measure(options, images, train_networks(options, images))
+    summary = summarise(tables)
     for name, value in summary.items():
         print(f"{name:70s} {value}")
+    made = {**asdict(options), "out": options.out.name}
+    record = {"options": made, "summary": summary, "images": len(images.train)}
+    write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
     print(f"\nFigures and tables: {options.out}")
 
 
-def quick(options: Options) -> Options:
+def quick(options: ImagesOptions) -> ImagesOptions:
     """Return options that run everything in a few seconds."""
     return replace(options, seeds=2, epochs=12, width=24, widths=(12,), noises=(0.0,))
 
 
-def run(options: Options, images: Images, folder: Path) -> dict[str, str]:
-    """Do everything, and return what is worth a line."""
-    networks = train(options, images)
-    tables, pictures = measure(options, images, networks)
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-    for name, picture in pictures.items():
-        picture.savefig(folder / f"{name}.png", dpi=130)
-    summary = summarise(tables)
-    made = {**asdict(options), "out": options.out.name}
-    write_json(
-        folder / MARKER,
-        {"options": made, "summary": summary, "images": len(images.train), **provenance()},
-    )
-    return summary
-
-
-def train(options: Options, images: Images) -> Networks:
-    """Train every network that is asked for."""
+def train_networks(options: ImagesOptions, images: Images) -> Networks:
+    """Train all networks."""
     training = Training(options.epochs, options.batch, options.learning_rate, options.weight_decay)
     seeds = range(options.seeds)
     base = [Recipe(options.width, options.noise, seed) for seed in seeds]
@@ -148,7 +128,7 @@ def train(options: Options, images: Images) -> Networks:
 
 
 def measure(
-    options: Options, images: Images, networks: Networks
+    options: ImagesOptions, images: Images, networks: Networks
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Figure]]:
     """Make all tables and figures."""
     tables: dict[str, pd.DataFrame] = {}
@@ -166,7 +146,7 @@ def measure(
 Result = Iterator[tuple[str, tuple[pd.DataFrame | None, Figure | None]]]
 
 
-def spectra(options: Options, images: Images, networks: Networks) -> Result:
+def spectra(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Score all networks; draw spectra, eigenvectors as images, completeness."""
     first = networks.base[0]
     scores = study.scores(images, [*networks.base, *networks.sizes, *networks.noises])
@@ -177,7 +157,7 @@ def spectra(options: Options, images: Images, networks: Networks) -> Result:
     yield "completeness", (complete, draw.completeness(complete))
 
 
-def truncations(options: Options, images: Images, networks: Networks) -> Result:
+def truncations(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Truncate classes, and decompose the whole tensor."""
     first = networks.base[0]
     cut = study.truncation(images, networks.base)
@@ -191,7 +171,7 @@ def truncations(options: Options, images: Images, networks: Networks) -> Result:
     yield "cp", (None, draw.products(images, cp))
 
 
-def similarities(options: Options, images: Images, networks: Networks) -> Result:
+def similarities(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Compare eigenvectors and forms across seeds and sizes, untrained networks beside."""
     top = 5 if options.quick else 10
     trained = itertools.combinations([*networks.base, *networks.sizes], 2)
@@ -202,7 +182,7 @@ def similarities(options: Options, images: Images, networks: Networks) -> Result
     yield "similarity", (table, draw.similarity(table))
 
 
-def overfits(options: Options, images: Images, networks: Networks) -> Result:
+def overfits(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Compare networks with more and less noise."""
     both = sorted([*networks.base, *networks.noises], key=lambda t: t.recipe.noise)
     table = study.scores(images, both)
@@ -210,8 +190,8 @@ def overfits(options: Options, images: Images, networks: Networks) -> Result:
     yield "overfitting", (table, draw.overfitting(images, firsts, table))
 
 
-def attacked(options: Options, images: Images, networks: Networks) -> Result:
-    """Add masks read off the weights, and noise of equal norm."""
+def attacked(options: ImagesOptions, images: Images, networks: Networks) -> Result:
+    """Add masks that were read from the weights, and noise of equal norm."""
     sizes = (0.0, 0.5, 1.0) if options.quick else tuple(i / 10 for i in range(11))
     victims = [*networks.base, *networks.noises]
     table = study.attacks(images, victims, sizes, 1 if options.quick else 3)
@@ -220,15 +200,15 @@ def attacked(options: Options, images: Images, networks: Networks) -> Result:
     yield "adversarial", (table, draw.adversarial(images, masks, table))
 
 
-def deep(options: Options, images: Images, networks: Networks) -> Result:
-    """Predict a deep network from a part of its weights."""
+def deep(options: ImagesOptions, images: Images, networks: Networks) -> Result:
+    """Predict the outputs of a deep network from a part of its weights."""
     ranks = (1, 4) if options.quick else (1, 2, 4, 8, 16, 32, 64)
     table = study.depth(images, networks.deep, [k for k in ranks if k <= options.width])
     right = accuracy(networks.deep, images.test, images.test_labels)
     yield "depth", (table, draw.depth(table, right))
 
 
-def gates(options: Options, images: Images, networks: Networks) -> Result:
+def gates(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Learn boolean gates, whose interaction matrices are known."""
     decays, seeds, epochs = ((0.0,), 1, 600) if options.quick else ((0.0, 0.5, 5.0), 3, 1000)
     table, matrices = toys.compare_gates(decays, seeds, epochs)
@@ -236,7 +216,7 @@ def gates(options: Options, images: Images, networks: Networks) -> Result:
 
 
 def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """Return the numbers worth a line, with intervals over networks."""
+    """Return the main numbers, with intervals over networks."""
     cut, attack, full = tables["truncation"], tables["adversarial"], tables["scores"]
     base = full[(full.width == full.width.iloc[0]) & (full.noise == full.noise.iloc[0])]
     lines = {"test accuracy": _line(base.test), "numerical rank": f"{base['rank'].median():.0f}"}
@@ -261,3 +241,6 @@ def _line(values: pd.Series) -> str:
     mean, low, high = t_interval(values)
     interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
     return f"{mean:.3f}{interval}"
+
+
+main = Command(ImagesOptions, _images, __doc__)

@@ -1,8 +1,8 @@
-"""Read any network as a polynomial: its best linear, quadratic, ... function, in closed form.
+"""Approximate networks by their best linear, quadratic, ... polynomials, in closed form.
 
-    python scripts/polynomial.py --out runs/polynomial
-    python scripts/polynomial.py --out runs/polynomial-relu --agent maze-impala-compact
-    python scripts/polynomial.py --out runs/polynomial-training --training runs/compare/fruitbot
+    rlbilinear polynomial --out runs/polynomial
+    rlbilinear polynomial --out runs/polynomial-relu --agent maze-impala-compact
+    rlbilinear polynomial --out runs/polynomial-training --training runs/compare/fruitbot
 
 Writes figures (PNG), tables (CSV), and options, versions and scores (JSON). Without ``--agent``, of
 classifiers of real images: R² of approximants through training, in closed form and measured; every
@@ -13,19 +13,18 @@ direction, beside a bilinear agent. With ``--training``, of the agents in a trai
 checkpoints: R² of each layer's linear and quadratic approximants, from the first to the last.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from rlbilinear.agents.folder import check_free, new_folder, provenance, write_json
 from rlbilinear.classifiers import Training
+from rlbilinear.commands.outputs import check_folder, write_study
+from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images.data import DataName, load
 from rlbilinear.studies.polynomials import agent_training, relu_agents, study
@@ -38,73 +37,70 @@ DEGREE = 4
 
 
 @dataclass(frozen=True)
-class Options:
-    """Read any network as a polynomial: its best linear, quadratic, ... function."""
+class PolynomialOptions:
+    """Approximate networks by their best polynomials."""
 
     out: Path
     """folder for figures and tables"""
     data: DataName = "digits"
     """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
     activation: str = "relu"
-    """of the classifiers: relu, gelu, silu or tanh"""
-    hidden: int = 128
+    """activation of the classifiers: relu, gelu, silu or tanh"""
+    hidden: Count = 128
     """hidden units of the classifiers with one hidden layer"""
-    deep: tuple[int, ...] = (64, 64, 64)
-    """hidden layers of the deep classifiers, whose layers are replaced"""
-    seeds: int = 5
+    deep: tuple[Count, ...] = (64, 64, 64)
+    """hidden units of each layer of the deep classifiers, whose layers are replaced"""
+    seeds: Count = 5
     """classifiers of each kind; intervals are over them"""
-    epochs: int = 200
+    epochs: Count = 200
     """passes over the images"""
-    batch: int = 128
-    """images in a step"""
+    batch: Count = 128
+    """images per gradient step"""
     learning_rate: float = 3e-3
-    """of AdamW"""
-    checkpoints: int = 12
-    """through training, at steps in equal ratios, besides the untrained and the trained network"""
-    limit: int | None = None
-    """train on so many images only"""
+    """learning rate of AdamW"""
+    checkpoints: Count = 12
+    """checkpoints between the first and the last step, in equal ratios"""
+    limit: Count | None = None
+    """train on this many images only"""
     agent: str | None = None
-    """a ReLU agent, of the zoo or by its folder: do the agents' part instead of the images'"""
+    """a ReLU agent, from the zoo or a folder: measure it instead of classifiers"""
     training: Path | None = None
-    """folder of training runs with checkpoints: measure these agents instead"""
+    """folder of training runs with checkpoints: measure their agents instead of classifiers"""
     beside: str = "maze-bimpala-compact"
-    """the bilinear agent beside it: a name of the zoo, or a folder"""
-    levels: int = 64
+    """bilinear agent to compare the ReLU agent with: a zoo agent, or a folder"""
+    levels: Count = 64
     """levels on which agents play, held out from everything else"""
-    states: int = 128
-    """levels whose states the approximants are fitted to; half as many others measure them.
-    With --training, observations"""
-    seed: int = 0
-    """of states and of sampled actions in the agents' part"""
+    states: Count = 128
+    """levels to fit the approximants on, half as many to measure; with --training, observations"""
+    seed: Seed = 0
+    """with --agent or --training, seed of states and of sampled actions"""
     quick: bool = False
     """few networks, epochs and levels: to see that everything runs"""
     overwrite: bool = False
-    """replace results that are in the folder"""
+    """replace the results in the folder"""
     progress: bool = True
-    """show bars"""
+    """show progress bars"""
 
 
 Result = Iterator[tuple[str, tuple[pd.DataFrame | None, Figure | None]]]
 
 
-def main() -> None:
+def _polynomial(options: PolynomialOptions) -> None:
     """Measure, draw, and write."""
-    try:
-        options = tyro.cli(Options, description=__doc__)
-        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
-        options = quick(options) if options.quick else options
-        with new_folder(options.out, overwrite=options.overwrite, marker=MARKER) as folder:
-            summary = run(options, folder)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+    check_folder(options.out, overwrite=options.overwrite, marker=MARKER)
+    options = quick(options) if options.quick else options
+    tables, pictures, summary = measured(options)
     for name, value in summary.items():
         print(f"{name:52s} {value}")
+    made = {**asdict(options), "out": options.out.name}
+    if options.training is not None:
+        made["training"] = options.training.name
+    record = {"options": made, "summary": summary}
+    write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
     print(f"\nFigures and tables: {options.out}")
 
 
-def quick(options: Options) -> Options:
+def quick(options: PolynomialOptions) -> PolynomialOptions:
     """Return options that run everything in a short time."""
     return replace(
         options,
@@ -118,16 +114,18 @@ def quick(options: Options) -> Options:
     )
 
 
-def run(options: Options, folder: Path) -> dict[str, str]:
-    """Do the images' part or the agents', and return what is worth a line.
+def measured(
+    options: PolynomialOptions,
+) -> tuple[dict[str, pd.DataFrame], dict[str, Figure], dict[str, str]]:
+    """Measure classifiers or agents; return tables, figures and a summary.
 
     Raises:
-        ValueError: an option that does not fit; the message names it.
+        ValueError: an option is not accepted; the message names it.
     """
     if options.activation not in MODULES:
-        raise ValueError(f"--activation: {options.activation!r} is none of {', '.join(MODULES)}")
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected at least 1, got {options.seeds}")
+        raise ValueError(
+            f"--activation: unknown {options.activation!r}; choose from {', '.join(MODULES)}"
+        )
     results, summarise = (image_results, summarise_images)
     if options.agent is not None and options.training is not None:
         raise ValueError("--agent, --training: choose one of them")
@@ -135,22 +133,13 @@ def run(options: Options, folder: Path) -> dict[str, str]:
         results, summarise = (agent_results, relu_agents.summarise)
     elif options.training is not None:
         results, summarise = (training_results, agent_training.summarise)
-    tables: dict[str, pd.DataFrame] = {}
-    for name, (table, picture) in results(options):
-        if table is not None:
-            tables[name] = table
-            table.to_csv(folder / f"{name}.csv", index=False)
-        if picture is not None:
-            picture.savefig(folder / f"{name}.png", dpi=130)
-    summary = summarise(tables)
-    made = {**asdict(options), "out": options.out.name}
-    if options.training is not None:
-        made["training"] = options.training.name
-    write_json(folder / MARKER, {"options": made, "summary": summary, **provenance()})
-    return summary
+    found = list(results(options))
+    tables = {name: table for name, (table, _) in found if table is not None}
+    pictures = {name: picture for name, (_, picture) in found if picture is not None}
+    return tables, pictures, summarise(tables)
 
 
-def image_results(options: Options) -> Result:
+def image_results(options: PolynomialOptions) -> Result:
     """Train classifiers of images, and measure their approximants."""
     images = load(options.data, limit=options.limit)
     training = Training(options.epochs, options.batch, options.learning_rate)
@@ -199,7 +188,7 @@ def image_results(options: Options) -> Result:
         yield step.__name__, step()
 
 
-def agent_results(options: Options) -> Result:
+def agent_results(options: PolynomialOptions) -> Result:
     """Measure a ReLU agent's surrogates beside a bilinear agent."""
     assert options.agent is not None
     yield from relu_agents.results(
@@ -213,8 +202,8 @@ def agent_results(options: Options) -> Result:
     )
 
 
-def training_results(options: Options) -> Result:
-    """Measure the agents in training runs' checkpoints."""
+def training_results(options: PolynomialOptions) -> Result:
+    """Measure the agents in the checkpoints of training runs."""
     assert options.training is not None
     yield from agent_training.results(
         options.training,
@@ -225,7 +214,7 @@ def training_results(options: Options) -> Result:
 
 
 def summarise_images(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """Return the numbers worth a line, with intervals over networks."""
+    """Return the main numbers, with intervals over networks."""
     training, layers = tables["through_training"], tables["layers"]
     lines = {}
     ends = {"untrained": training.step.min(), "trained": training.step.max()}
@@ -265,3 +254,6 @@ def _line(values: pd.Series, digits: int = 3) -> str:
     mean, low, high = t_interval(values)
     interval = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{mean:.{digits}f}{interval}"
+
+
+main = Command(PolynomialOptions, _polynomial, __doc__)

@@ -1,13 +1,12 @@
-"""Make an agent of a run fit to be shared: half precision, its scores, and a card for people.
+"""Prepare an agent for sharing: half precision, its scores, and a card for people.
 
-    python scripts/publish.py runs/compare/coinrun/impala-small/seed0/agent \
+    rlbilinear publish runs/compare/coinrun/impala-small/seed0/agent \
         --out agents/zoo/coinrun-impala-small --about "A small IMPALA network that plays coinrun." \
         --hardware "one core of an AMD EPYC (Zen 4), 16 minutes"
 
-The scores are those of the rounded weights. An agent in agents/zoo is found by its name.
+The scores are those of the rounded weights. An agent in agents/zoo is loaded by its name.
 """
 
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,43 +21,44 @@ import tyro
 from rlbilinear.agents import Agent, load
 from rlbilinear.agents.checkpoint import CONFIG
 from rlbilinear.agents.evaluation import BASELINES, evaluate, summary
-from rlbilinear.agents.folder import check_free
 from rlbilinear.agents.scores import training_levels
+from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.running import Command, Count
 from rlbilinear.envs import EVALUATION
 
 
 @dataclass(frozen=True)
-class Options:
+class PublishOptions:
     """Score an agent, and store it in half precision with a card."""
 
     agent: tyro.conf.Positional[str]
-    """a name of the zoo, or a folder"""
+    """a zoo agent, or a folder"""
     out: Path
-    """folder to write; its name is the agent's"""
+    """folder to write; its name becomes the agent's name"""
     about: str
-    """a sentence or two: what it is. The card begins with it"""
+    """a sentence or two on what the agent is; the card starts with it"""
     hardware: str
-    """what it was trained on, and how long; for the card"""
-    levels: int = 1000
-    """how many held-out levels it is scored on"""
+    """hardware it was trained on, and for how long; for the card"""
+    levels: Count = 1000
+    """number of held-out levels on which it is scored"""
     mode: str | None = None
-    """the game's distribution mode; that of the agent's training, if not given"""
+    """distribution mode of the game; by default that of the agent's training"""
     device: str = "auto"
-    """auto | cpu | cuda | cuda:N | mps: where it is scored"""
+    """device for scoring: auto | cpu | cuda | cuda:N | mps"""
     overwrite: bool = False
-    """replace an agent that is there"""
+    """replace the agent in the folder"""
     progress: bool = True
-    """show bars"""
+    """show progress bars"""
 
 
-def publish(options: Options) -> str:
+def publish(options: PublishOptions) -> str:
     """Write the agent, and return its card.
 
     Raises:
-        ValueError: an agent or mode that there is not, or weights that are not finite once rounded.
-        FileExistsError: the folder is there.
+        ValueError: unknown agent or mode, or weights that are not finite once rounded.
+        FileExistsError: the folder exists.
     """
-    check_free(options.out, overwrite=options.overwrite, marker=CONFIG)
+    check_folder(options.out, overwrite=options.overwrite, marker=CONFIG)
     agent = rounded(load(options.agent, options.device), options.device)
     if options.mode is None:
         options = replace(options, mode=agent.config.made.get("options", {}).get("mode", "easy"))
@@ -74,19 +74,20 @@ def publish(options: Options) -> str:
     }
     published = Agent(agent.policy, replace(agent.config, made=made))
     text = card(published, scores, options)
-    published.save(options.out, dtype=torch.float16, overwrite=options.overwrite, card=text)
+    with writing(options.out):
+        published.save(options.out, dtype=torch.float16, overwrite=options.overwrite, card=text)
     return text
 
 
 def rounded(agent: Agent, device: str) -> Agent:
-    """Return the agent as half precision stores it."""
+    """Return the agent with its weights rounded to half precision."""
     with tempfile.TemporaryDirectory() as folder:
         agent.save(Path(folder) / "agent", dtype=torch.float16)
         return load(Path(folder) / "agent", device)
 
 
-def played(agent: Agent, options: Options) -> Iterable[tuple[str, pd.DataFrame]]:
-    """Play, and yield what it is and its episodes: the agent's on held-out levels come first."""
+def played(agent: Agent, options: PublishOptions) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Play, and yield titles and episodes: those of the agent on held-out levels come first."""
     assert options.mode is not None
     levels = EVALUATION.first(options.levels)
     play = partial(evaluate, game=agent.config.game, mode=options.mode, progress=options.progress)
@@ -104,13 +105,13 @@ def means(table: pd.DataFrame) -> dict[str, float]:
     return {name: round(float(mean), 4) for name, mean in table["mean"].items()}
 
 
-def command(options: Options) -> str:
-    """Return the command that gives the held-out scores again."""
+def command(options: PublishOptions) -> str:
+    """Return the command that computes the held-out scores again."""
     mode = "" if options.mode == "easy" else f" --mode {options.mode}"
-    return f"python scripts/evaluate.py {options.out.name} --levels {options.levels}{mode}"
+    return f"rlbilinear evaluate {options.out.name} --levels {options.levels}{mode}"
 
 
-def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str:
+def card(agent: Agent, scores: dict[str, pd.DataFrame], options: PublishOptions) -> str:
     """Return the card: what the agent is, what it scores, and how it was made."""
     count = sum(weight.numel() for weight in agent.policy.parameters())
     metrics = list(scores["sampled"].index)
@@ -130,7 +131,7 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
             f"{options.about} {count:,} parameters, stored in half precision "
             f"({count * 2 / 1e6:.1f} MB). The scores are those of the stored, rounded weights.\n",
             *(f"{row} |" for row in rows),
-            f"\n`{command(options)}` gives those of the agent on held-out levels, and of uniform "
+            f"\n`{command(options)}` computes those of the agent on held-out levels and of uniform "
             "actions.\n",
             "## How it was made\n",
             f"    {training(agent.config.made)}\n",
@@ -142,33 +143,23 @@ def card(agent: Agent, scores: dict[str, pd.DataFrame], options: Options) -> str
 
 
 def training(made: Mapping[str, Any]) -> str:
-    """Return the command that trained an agent.
-
-    A run that was stopped and resumed is the same, to the byte, as one in which this never was.
-    """
+    """Return the command that trained an agent, from its start: without ``--resume``."""
     return made.get("command", "not recorded").replace(" --resume", "")
 
 
 def extent(made: Mapping[str, Any]) -> str:
-    """Return how much an agent was trained."""
+    """Return how long an agent was trained, in frames."""
     return f"{made.get('frames', 0):,} frames, seed {made.get('options', {}).get('seed')}"
 
 
 def origins(made: Mapping[str, Any] | str | None) -> Iterator[str]:
-    """Yield what an agent began from, and what that began from."""
+    """Yield how the agent that training started from was made, and the one before it."""
     if isinstance(made, Mapping):
-        yield f"It began from an agent that was made by\n\n    {training(made)}\n"
+        yield f"It started from an agent that was made by\n\n    {training(made)}\n"
         yield f"{extent(made)}.\n"
         yield from origins(made.get("from"))
     elif made is not None:
-        yield f"It began from {made}.\n"
+        yield f"It started from {made}.\n"
 
 
-def main() -> None:
-    """Score, write, and print the card."""
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        text = publish(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    print(text)
+main = Command(PublishOptions, lambda options: print(publish(options)), __doc__)

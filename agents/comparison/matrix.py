@@ -84,7 +84,7 @@ def matrix(
     axes = {"games": games, "architectures": architectures, "seeds": seeds}
     for name, values in axes.items():
         if not values or len({*values}) != len(values):
-            raise ValueError(f"{name}: expected different ones, at least one; got {[*values]}")
+            raise ValueError(f"{name}: expected one or more distinct values, got {[*values]}")
     if min(seeds) < 0:
         raise ValueError(f"seeds are 0 or more, got {min(seeds)}")
     for game in games:
@@ -145,7 +145,7 @@ def parameters(architecture: str, arguments: Mapping[str, Any]) -> int:
     """
     try:
         policy = on_meta(AgentConfig(architecture, "coinrun", dict(arguments)))
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise ValueError(f"{architecture} with {dict(arguments)}: {error}") from error
     return sum(weight.numel() for weight in policy.parameters())
 

@@ -221,7 +221,7 @@ def test_run_of_an_older_version_goes_on(tmp_path):
     file.write_text(json.dumps(made | {"options": made["options"] | {"kernel_size": None}}))
     train(dataclasses.replace(options, frames=128), resume=True)
     file.write_text(json.dumps(made | {"options": made["options"] | {"kernel_size": 7}}))
-    with pytest.raises(ValueError, match="this version has no option kernel_size, it was 7"):
+    with pytest.raises(ValueError, match="kernel_size was 7, and this version has no such option"):
         train(dataclasses.replace(options, frames=192), resume=True)
 
 
@@ -339,7 +339,13 @@ def test_altered_training_state_is_refused(tmp_path):
             {"init_from": "nobody", "architecture": None, "architecture_options": "{}"},
             r"'nobody' is no folder",
         ),
-        ({"minibatches": 7}, "no 7 equal parts"),
+        ({"minibatches": 7}, "64 frames per rollout are not divisible by 7 minibatches"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        (
+            {"architecture_options": '{"kernel_size": "a"}'},
+            r"impala-small cannot be built with architecture_options \{'kernel_size': 'a'\}",
+        ),
+        ({"architecture_options": '{"channels": -1}'}, "cannot be built .* negative dimension"),
         ({"frames": 0}, "frames must be positive"),
         ({"minibatches": 0}, "minibatches must be positive, got 0"),
         ({"epochs": 0}, "epochs must be positive, got 0"),
@@ -379,7 +385,7 @@ def test_scripts_train_and_evaluate_end_to_end(tmp_path):
         .startswith("python scripts/train.py --out")
     )
     refused = script("train.py", *options)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "exists" in refused.stderr and "Traceback" not in refused.stderr
 
     out = tmp_path / "scores.csv"
@@ -390,5 +396,5 @@ def test_scripts_train_and_evaluate_end_to_end(tmp_path):
         assert text in done.stdout
     assert len(out.read_text().splitlines()) == 1 + 4
     wrong = script("evaluate.py", "maze-nobody")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "'maze-nobody' is no folder" in wrong.stderr and "Traceback" not in wrong.stderr

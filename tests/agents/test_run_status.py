@@ -118,7 +118,7 @@ def test_scores_of_another_agent_or_number_of_levels_are_not_reused(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "is another run: seed was 0, is 1"),
+        ({"seed": 1}, "holds another run: seed was 0, is 1"),
         ({"learning_rate": 1.0}, "learning_rate was 0.0005, is 1.0"),
         ({"architecture_options": "{}"}, "architecture_options was"),
         ({"frames": 32}, "was trained for 64 frames, 32 are asked for"),

@@ -281,7 +281,7 @@ def test_script_stops_and_says_how_to_go_on(tmp_path, launcher):
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGTERM
     said = run.stderr.read_text()
-    assert f"saved in {options.out}/checkpoints/{newest(options.out):012d}; to go on:" in said
+    assert f"saved in {options.out}/checkpoints/{newest(options.out):012d}; to resume:" in said
     assert f"train.py --out '{options.out}' " in said and said.rstrip().endswith(" --resume")
     assert "Traceback" not in said
 

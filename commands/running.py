@@ -1,0 +1,147 @@
+"""How every command runs: its options are read, its errors become exit codes, signals stop it.
+
+A command ends with 0 when it is done, 2 when it was used wrongly, 1 when it failed, and 128 plus
+the signal's number when it was interrupted: 130 by Ctrl-C, 143 by SIGTERM.
+"""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
+
+import tyro
+
+FAILED, BAD_USAGE = 1, 2
+
+Options = TypeVar("Options")
+
+
+def at_least(minimum: int) -> Any:
+    """Return what makes a whole number an option that must not be smaller."""
+
+    def read(words: list[str]) -> int:
+        if (number := int(words[0])) < minimum:
+            raise ValueError(f"expected {minimum} or more, got {number}")
+        return number
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+Count = Annotated[int, at_least(1)]
+Seed = Annotated[int, at_least(0)]
+
+
+class Failed(Exception):
+    """The command did its work, and the result is a failure; the message says which."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Python raises KeyboardInterrupt for SIGINT: what is half-written is removed."""
+
+    signal = signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Command(Generic[Options]):
+    """A command line: call it to run.
+
+    Attributes:
+        options: dataclass of the options.
+        work: does the work.
+        description: shown by ``--help``.
+        resume: what to tell the user whose command was interrupted.
+    """
+
+    options: type[Options]
+    work: Callable[[Options], None]
+    description: str | None
+    resume: Callable[[Options], str] = lambda _: "nothing was written"
+
+    def __call__(self, args: Sequence[str] | None = None, prog: str | None = None) -> None:
+        """Run the command.
+
+        Args:
+            args: the command line after the program's name; that of this process when None.
+            prog: the program's name in messages.
+
+        Raises:
+            SystemExit: with the exit code, unless the work was done.
+        """
+        prog = prog or Path(sys.argv[0]).name
+        with exit_codes(prog):
+            options = tyro.cli(self.options, prog=prog, description=self.description, args=args)
+            try:
+                self.work(options)
+            except KeyboardInterrupt as stopped:
+                print(f"{stopped or 'stopped'}; {self.resume(options)}", file=sys.stderr)
+                sys.exit(_code(stopped))
+
+
+@contextmanager
+def exit_codes(prog: str) -> Iterator[None]:
+    """Turn what ends a command into a message and an exit code.
+
+    The library raises ValueError itself for arguments it does not accept, and subclasses of it for
+    data: a checkpoint that was altered, text that cannot be decoded. Any error that is not named
+    here is a fault of the program, and shows its traceback.
+
+    Raises:
+        SystemExit: instead of the error.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a result is not lost for want of a character
+    try:
+        with _sigterm_raised():
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except KeyboardInterrupt as stopped:
+        print("stopped", file=sys.stderr)
+        sys.exit(_code(stopped))
+    except FileExistsError as error:
+        _end(prog, error, BAD_USAGE)
+    except (Failed, OSError, FloatingPointError, ImportError, MemoryError) as error:
+        _end(prog, error, FAILED)
+    except ValueError as error:
+        _end(prog, error, BAD_USAGE if type(error) is ValueError else FAILED)
+
+
+def _end(prog: str, error: Exception, code: int) -> NoReturn:
+    print(f"{prog}: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _code(stopped: KeyboardInterrupt) -> int:
+    return 128 + getattr(stopped, "signal", signal.SIGINT)
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM, where it would end the process; only in the main thread."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(*_: Any) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,7 +7,6 @@ negative term share one: ``s a² - t b² = (√s a + √t b)(√s a - √t b)``.
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Generic, NamedTuple
 
@@ -91,27 +90,27 @@ def compress(layer: Bilinear, tolerance: float | None = None) -> Compression[Bil
     depends on the function alone and not on its units, is written anew instead if that takes fewer.
     (The fewest units over all bases is a tensor rank, which nobody can compute in general.)
 
-    This is repeated until it finds no fewer units, so that a second call has nothing left to do:
-    it returns what it was given, as does a call for any layer that cannot be made smaller. (One
-    round nearly always suffices: in a second one only rounding, the dtype's or the tolerance's, can
-    differ.) The layer never gets more units, and at least one is left.
+    This is repeated until no fewer units are found, so that a second call finds nothing: it copies
+    its layer, as does a call for any layer that cannot be made smaller. (A second round can find
+    more only where something is about as large as the tolerance.) The layer never gets more units,
+    and at least one is left.
 
     Args:
         layer: the layer.
-        tolerance: relative size of what counts as rounding; of the layer's dtype when None.
+        tolerance: norm of what may be left out as rounding where a direction is written, relative
+            to the norm of the units that write it; when None ten times the precision of the
+            layer's dtype, or a hundred times that of float64 (more in large layers).
 
     Raises:
         TypeError: the layer is not bilinear.
-        ValueError: a tolerance that is not in [0, 1).
+        ValueError: a tolerance that is not in [0, 1), or weights that are not finite.
     """
     check_bilinear(layer)
     if tolerance is not None and not 0 <= tolerance < 1:
         raise ValueError(f"expected a tolerance in [0, 1), got {tolerance}")
-    units = _units_of(layer)
+    smaller, units = copy.deepcopy(layer), _units_of(layer)
     before, size = len(units.left), float(_sizes(units).norm())
-    if not math.isfinite(size):
-        raise ValueError("expected finite weights whose products are finite, got nan or infinity")
-    smaller, merged, dropped = layer, list[Merged](), 0.0
+    merged, dropped = list[Merged](), 0.0
     while True:
         parts = _fewer(units, _rounding(smaller) if tolerance is None else tolerance)
         if max(1, _count(parts)) >= len(units.left):
@@ -120,7 +119,6 @@ def compress(layer: Bilinear, tolerance: float | None = None) -> Compression[Bil
         units = _units_of(smaller)
         merged += [each.merged for each in parts if each.merged]
         dropped += sum(each.dropped for each in parts)
-    smaller = copy.deepcopy(layer) if smaller is layer else smaller
     error = dropped / size if size else 0.0
     return Compression(smaller, before, len(units.left), tuple(merged), error)
 
@@ -136,11 +134,19 @@ class _Part(NamedTuple):
 
 
 def _units_of(layer: Bilinear) -> Units:
+    """Return the layer's units, in float64.
+
+    Raises:
+        ValueError: they are not finite.
+    """
     left, right = (
         torch.cat([matrix_of(part), bias_or_zeros(part)[:, None]], dim=1)
         for part in (layer.left, layer.right)
     )
-    return Units(left, right, matrix_of(explicit_down(layer)).T)
+    units = Units(left, right, matrix_of(explicit_down(layer)).T)
+    if not _sizes(units).norm().isfinite():
+        raise ValueError("expected finite weights whose products are finite, got nan or infinity")
+    return units
 
 
 def _written(layer: Bilinear, parts: list[_Part]) -> Bilinear:
@@ -154,9 +160,10 @@ def _written(layer: Bilinear, parts: list[_Part]) -> Bilinear:
 
 
 def _rounding(layer: Bilinear) -> float:
-    """Return the relative size of rounding errors, of weights and of sums over them, at most."""
+    """Return a bound of relative rounding errors: of stored weights, and of sums over them."""
     stored, summed = (torch.finfo(dtype).eps for dtype in (layer.left.weight.dtype, torch.float64))
-    return max(10 * stored, max(100, layer.left.weight[0].numel(), len(layer.left.weight)) * summed)
+    terms = max(layer.left.weight[0].numel(), len(layer.left.weight))
+    return max(10 * stored, max(100, terms) * summed)
 
 
 def _fewer(units: Units, tolerance: float) -> list[_Part]:
@@ -166,7 +173,7 @@ def _fewer(units: Units, tolerance: float) -> list[_Part]:
     rounding = _Part(units.only(slice(0)), dropped=float(sizes[~used].sum()))
     units = units.only(used)
     parts = [_merge(units.only(group), tolerance) for group in _groups(units, tolerance)]
-    # Along d directions, forms of full rank need at least d inputs / 2 units.
+    # Forms of full rank along d directions need at least d inputs / 2 units: most d to be tried.
     inputs = int((units.left.any(0) | units.right.any(0)).sum())
     most = (2 * _count(parts) - 1) // max(1, inputs)
     if most > 0 and (span := _span(units, tolerance, most)) is not None:
@@ -193,9 +200,9 @@ def _merge(units: Units, tolerance: float) -> _Part:
 def _along_basis(units: Units, span: Float[Tensor, "d outputs"], tolerance: float) -> list[_Part]:
     """Write all units anew along an orthonormal basis of outputs that depends on their sum alone.
 
-    It consists of the left singular vectors of the tensor as an ``outputs x inputs²`` matrix (see
-    `rlbilinear.hosvd`, where they come from a Gram matrix, to half the digits). Those of values of
-    about one size are free, but not their span: its basis are the projections of single outputs.
+    These are the left singular vectors of the tensor as an ``outputs x inputs²`` matrix (those of
+    `rlbilinear.hosvd`, which finds them from a Gram matrix, to half the digits). Where singular
+    values are tied, vectors are free but their span is not: single outputs' projections are taken.
     """
     none, floor = units.left.new_zeros(units.left.shape[1]), tolerance * _sizes(units).norm()
     forms = torch.stack(
@@ -253,8 +260,10 @@ def _write(
     floor: Float[Tensor, ""],
     before: int,
 ) -> _Part:
-    """Write a form along a direction of norm 1, its eigenvalues above the floor, as few units."""
-    kept = values.abs() > floor
+    """Write a form along a direction of norm 1 as few units; all but a rest up to the floor."""
+    order = values.abs().argsort()
+    rests = values[order].square().cumsum(0).sqrt()
+    kept = order[rests > floor].flip(0)
     scaled = vectors[kept] * values[kept].abs().sqrt()[:, None]
     plus, minus = scaled[values[kept] > 0], scaled[values[kept] < 0]
     size = max(len(plus), len(minus))
@@ -263,7 +272,7 @@ def _write(
     return _Part(
         Units(first + second, first - second, direction.expand(size, -1)),
         Merged(before, len(plus), len(minus)),
-        float(values[~kept].norm()),
+        float(values[order[rests <= floor]].norm()),
     )
 
 

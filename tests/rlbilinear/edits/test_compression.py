@@ -29,6 +29,144 @@ def outputs_of(layer):
     return len((layer.down or layer.left).weight)
 
 
+def nothing_is_left(found):
+    """A second call finds nothing to merge, and changes no bit."""
+    again = compress(found.layer)
+    assert (again.before, again.after) == (found.after, found.after)
+    assert again.merged == () and again.error == 0
+    first, second = found.layer.state_dict(), again.layer.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def factors_of(layer):
+    """Return ``left`` and ``right`` of (x, 1), and the columns of ``down`` as rows."""
+    factors = []
+    for part in (layer.left, layer.right):
+        weight = part.weight.detach().double().flatten(1)
+        bias = torch.zeros(len(weight)).double() if part.bias is None else part.bias.detach()
+        factors.append(torch.cat([weight, bias.double()[:, None]], dim=1))
+    return *factors, layer.down.weight.detach().double().flatten(1).T
+
+
+def forms_of(layer):
+    """Return the dense symmetric matrix of each output, of (x, 1), and the norm of all units."""
+    left, right, columns = factors_of(layer)
+    half = torch.einsum("ro,ri,rj->oij", columns, left, right)
+    size = (left.norm(dim=1) * right.norm(dim=1) * columns.norm(dim=1)).norm()
+    return (half + half.mT) / 2, float(size)
+
+
+def units_needed(left, right, weight):
+    """Return how many units write one form."""
+    half = (left.T * weight) @ right
+    values = torch.linalg.eigvalsh(half + half.T)
+    floor = 1e-5 * values.abs().max()
+    return max(int((values > floor).sum()), int((values < -floor).sum()))
+
+
+def general(outputs, units):
+    return torch.randn(outputs, units).double()
+
+
+def parallel(outputs, units):
+    return general(outputs, 2)[:, torch.arange(units) % 2] * torch.randn(units).double()
+
+
+def nearly_parallel(outputs, units):
+    """Columns that are apart by anything from 0.1 to less than rounding."""
+    apart = 10 ** -(1 + 16 * torch.rand(units).double())
+    return parallel(outputs, units) + general(outputs, units) * apart
+
+
+def rank_deficient(outputs, units):
+    rank = int(torch.randint(1, outputs + 1, ()))
+    return general(outputs, rank) @ general(rank, units)
+
+
+def small_layer(columns, conv, bias, seed):
+    """Make a layer of few inputs and outputs, every fourth in float32."""
+    torch.manual_seed(seed)
+    inputs, outputs, units = (int(torch.randint(low, 4, ())) for low in (1, 2, 3))
+    units *= 1 + seed % 2
+    if conv:
+        layer = BilinearConv2d(inputs, outputs, (1, 2), hidden_channels=units, bias=bias)
+    else:
+        layer = BilinearLinear(1 + inputs, outputs, hidden_features=units, bias=bias)
+    layer = layer if seed % 4 == 3 else layer.double()
+    with torch.no_grad():
+        layer.down.weight.copy_(columns(outputs, units).reshape(layer.down.weight.shape))
+    return layer
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["unbiased", "biased"])
+@pytest.mark.parametrize("conv", [False, True], ids=["dense", "conv"])
+@pytest.mark.parametrize("columns", [general, parallel, nearly_parallel, rank_deficient])
+def test_a_second_call_finds_nothing(columns, conv, bias):
+    """2,000 layers in all: also the same function, and never more units than a direction needs."""
+    for seed in range(125):
+        layer = small_layer(columns, conv, bias, seed)
+        found = compress(layer)
+        nothing_is_left(found)
+        (before, size), (after, _) = forms_of(layer), forms_of(found.layer)
+        rounding = 100 * torch.finfo(layer.left.weight.dtype).eps
+        assert (before - after).norm() <= (found.error + rounding) * size, seed
+        assert found.after <= found.before, seed
+        if columns is parallel:
+            left, right, rows = factors_of(layer)
+            weights = [
+                rows[group::2].norm(dim=1) * (rows[group::2] @ rows[group]).sign()
+                for group in range(2)
+            ]
+            needed = [units_needed(left[i::2], right[i::2], weights[i]) for i in range(2)]
+            assert found.after <= sum(needed), seed
+
+
+def written_otherwise(layer):
+    """Write the same function with more units: the columns of each are split into two, at random.
+
+    The units are in another order, with left and right exchanged in some, and scaled.
+    """
+    left, right, columns = factors_of(layer)
+    part = torch.randn_like(columns)
+    left, right, columns = left.repeat(2, 1), right.repeat(2, 1), torch.cat([part, columns - part])
+    order, swap = torch.randperm(len(left)), torch.rand(len(left), 1) < 0.5
+    scale = 2 ** torch.randn(len(left), 1, dtype=torch.float64)
+    left, right = torch.where(swap, right, left) * scale, torch.where(swap, left, right) / scale
+    inputs, outputs = layer.in_features, layer.out_features
+    other = BilinearLinear(inputs, outputs, hidden_features=len(left), bias=True).double()
+    with torch.no_grad():
+        for part, weight in ((other.left, left), (other.right, right)):
+            part.weight.copy_(weight[order, :-1])
+            part.bias.copy_(weight[order, -1])
+        other.down.weight.copy_(columns[order].T)
+        other.down.bias.copy_(layer.down.bias)
+    return other
+
+
+@pytest.mark.parametrize("columns", [general, rank_deficient])
+@pytest.mark.parametrize("whole", [False, True], ids=["real", "integer"])
+def test_how_a_function_was_written_does_not_matter(columns, whole):
+    """With so many units the outputs' basis is chosen: it depends on the function alone.
+
+    Small integers make outputs of the same size, whose singular vectors are free.
+    """
+    for seed in range(30):
+        torch.manual_seed(seed)
+        inputs, outputs = (int(torch.randint(2, 5, ())) for _ in range(2))
+        units = (inputs + 1) * outputs
+        layer = BilinearLinear(inputs, outputs, hidden_features=units, bias=True).double()
+        with torch.no_grad():
+            layer.down.weight.copy_(columns(outputs, units))
+            if whole:
+                for part in (layer.left, layer.right):
+                    part.weight.copy_(torch.randint(-1, 2, part.weight.shape))
+                    part.bias.zero_()
+        first, second = (compress(written_otherwise(layer)) for _ in range(2))
+        assert first.after == second.after < units, seed
+        same(layer, first.layer)
+        same(layer, second.layer)
+
+
 @given(bilinear, st.integers(1, 12))
 def test_edits_of_one_direction_merge(layer, count):
     """However many edits, a direction adds no more units than its form's rank needs."""
@@ -47,7 +185,7 @@ def test_edits_of_one_direction_merge(layer, count):
     assert found.before == before + count + 2 and found.after == len(found.layer.left.weight)
     assert found.after <= before + min(inputs + 1, count + 2)
     assert found.error < 1e-10
-    assert compress(found.layer).after == found.after
+    nothing_is_left(found)
 
 
 @settings(max_examples=15)
@@ -117,6 +255,23 @@ def test_nothing_left_is_one_empty_unit():
         layer = scale_filters(layer, direction, filters, [0.0] * len(filters))
     found = compress(layer)
     assert found.after == 1 and not found.layer(torch.randn(4, 3).double()).any()
+
+
+def test_what_cannot_be_smaller_is_copied():
+    layer = BilinearLinear(5, 3, bias=True)
+    found = compress(layer)
+    assert (found.before, found.after, found.merged, found.error) == (3, 3, (), 0.0)
+    assert found.layer is not layer and found.layer.down is None
+    nothing_is_left(found)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e200])
+def test_weights_that_are_not_finite_are_refused(weight):
+    layer = BilinearLinear(3, 2).double()
+    with torch.no_grad():
+        layer.left.weight[0, 0] = weight
+    with pytest.raises(ValueError, match="expected finite weights"):
+        compress(layer)
 
 
 def test_bad_tolerances_are_refused():

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
-from rlbilinear.agents.architectures import architecture as lookup
+from rlbilinear.agents.finite import check_weights, first_not_finite
 from rlbilinear.agents.network import (
     BODY,
     HEADS,
     AgentConfig,
     build_policy,
+    check_outputs,
+    check_policy,
+    copied,
     find_device,
     layer_name,
     layer_path,
@@ -27,6 +29,7 @@ from rlbilinear.agents.network import (
 )
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.saving import save_policy
+from rlbilinear.checks import as_numbers, check_whole
 
 Observations = UInt8[np.ndarray, "batch 3 64 64"] | UInt8[Tensor, "batch 3 64 64"]
 Observation = UInt8[np.ndarray, "3 64 64"] | UInt8[Tensor, "3 64 64"]
@@ -38,22 +41,22 @@ class Agent:
     Layers go by their names in the policy's body (``block1``, ``block1.bilinear``, ``dense``); the
     heads are ``action_net`` and ``value_net``.
 
+    Numbers that are not finite never become actions: what cannot be answered is a
+    FloatingPointError that names the layer where they first appear. A copy (``copy.deepcopy``, or
+    by `with_layer`) has none of the hooks that were registered on this agent's layers.
+
     Args:
         policy: a policy of one body and two linear heads.
         config: says how the policy was built.
 
     Raises:
-        ValueError: the policy has another body than ``config.architecture``, or a network of its
-            own between body and heads.
+        ValueError: the policy is not what the configuration says, or has more than a body and two
+            heads that see images divided by 255: a network in between, a body of its own for the
+            critic, normalised observations.
     """
 
     def __init__(self, policy: AgentPolicy, config: AgentConfig) -> None:
-        body, _ = lookup(config.architecture)
-        if policy.features_extractor_class is not body:
-            given = getattr(policy.features_extractor_class, "__name__", "?")
-            raise ValueError(f"the policy's body is a {given}, not a {config.architecture}")
-        if next(policy.mlp_extractor.parameters(), None) is not None:
-            raise ValueError("expected a policy with net_arch=[]: heads directly on the body")
+        check_policy(policy, config)
         self.policy = policy
         self.config = config
 
@@ -70,9 +73,11 @@ class Agent:
         """Make an untrained agent; the same seed gives the same weights.
 
         Raises:
-            ValueError: unknown architecture; the message lists the choices.
+            ValueError: unknown architecture, option of it, game or device, of which the message
+                lists the choices, or a seed that is no whole number from 0 on.
         """
-        config = AgentConfig(architecture, game, architecture_kwargs, made={"seed": seed})
+        check_whole(0, seed=seed)
+        config = AgentConfig(architecture, game, architecture_kwargs, made={"seed": int(seed)})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             policy = build_policy(config)
@@ -82,6 +87,21 @@ class Agent:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.policy.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, in which all is computed: float32, or float64."""
+        return next(self.policy.parameters()).dtype
+
+    def double(self) -> "Agent":
+        """Return a copy that computes in float64: the same polynomial, on a far larger range.
+
+        Logits beyond 3e38, which bilinear agents have on images unlike those they learned from, are
+        finite up to 2e308. It takes about twice the time. `save` stores float32 unless told.
+        """
+        policy = copied(self.policy).double()
+        settle(policy)
+        return Agent(policy, self.config)
 
     @property
     def layer_names(self) -> list[str]:
@@ -108,8 +128,11 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            ValueError: no such layer, or the module does not fit in its place.
+            TypeError: what takes the layer's place is no module.
+            ValueError: no such layer, a module that does not fit in its place, or weights that are
+                not finite.
         """
+        self.layer(name)
         return self.with_layers({name: module}, edit=edit)
 
     def with_layers(self, modules: Mapping[str, nn.Module], *, edit: str | None = None) -> "Agent":
@@ -120,49 +143,80 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            ValueError: no such layer, or the modules do not fit in their places.
+            TypeError: what takes a layer's place is no module.
+            ValueError: no such layer, modules that do not fit in their places, or weights that are
+                not finite.
         """
+        if not isinstance(modules, Mapping):
+            raise TypeError(f"expected modules by the names of layers, got {modules!r}")
+        for name, module in modules.items():
+            self.layer(name)
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"expected a module in the place of {name}, got {module!r}")
         kinds = {name: type(module).__name__ for name, module in modules.items()}
         edit = edit or "; ".join(
             f"{name}: {type(self.layer(name)).__name__} replaced by {kind}"
             for name, kind in kinds.items()
         )
-        without_graph = {id(self.policy.action_dist): CategoricalDistribution(self.config.actions)}
-        policy = copy.deepcopy(self.policy, without_graph)
-        like = next(self.policy.parameters())
+        policy = copied(self.policy)
         for name, module in modules.items():
-            self.layer(name)
             parent, _, leaf = layer_path(name).rpartition(".")
-            module = copy.deepcopy(module).to(device=like.device, dtype=like.dtype)
+            module = copied(module).to(device=self.device, dtype=self.dtype)
+            check_weights(module.state_dict(), f" in the new {name}")
             setattr(policy.get_submodule(parent), leaf, module)
         settle(policy)
-        edited = Agent(policy, replace(self.config, edits=(*self.config.edits, edit)))
         try:
-            edited.logits(np.zeros((1, *self.config.observation_shape), np.uint8))
-        except (RuntimeError, TypeError, ValueError) as error:
+            check_outputs(policy, self.config)
+        except ValueError as error:
             what = ", ".join(f"this {kind} does not fit {name}" for name, kind in kinds.items())
             raise ValueError(f"{what}: {error}") from error
-        return edited
+        return Agent(policy, replace(self.config, edits=(*self.config.edits, edit)))
 
-    def logits(self, observations: Observations, *, batch: int = 128) -> Float[Tensor, "n actions"]:
-        """Return the action logits, on the agent's device, ``batch`` observations at a time.
+    def logits(
+        self, observations: Observations, *, batch: int = 128, check_finite: bool = True
+    ) -> Float[Tensor, "n actions"]:
+        """Return the action logits, on the agent's device.
+
+        Args:
+            observations: uint8 images.
+            batch: how many go through the network at a time.
+            check_finite: False returns logits that are not finite as they are, to be counted.
 
         Raises:
             ValueError: observations of another type or shape.
+            FloatingPointError: logits are not finite; the first layer that is not is named.
         """
         with torch.no_grad():
             parts = [self._forward(part)[0] for part in self._batches(observations, batch)]
-        return torch.cat(parts)
+            logits = torch.cat(parts)
+        if check_finite:
+            self._check_finite("logits", logits, observations, batch)
+        return logits
 
     def activations(
-        self, observations: Observations, layers: Iterable[str], *, batch: int = 128
+        self,
+        observations: Observations,
+        layers: Iterable[str],
+        *,
+        batch: int = 128,
+        check_finite: bool = True,
     ) -> dict[str, Float[Tensor, "n *output"]]:
         """Return the outputs of the named layers, on the agent's device.
+
+        Args:
+            observations: uint8 images.
+            layers: names, or one name.
+            batch: how many observations go through the network at a time.
+            check_finite: False returns outputs that are not finite as they are, to be counted.
 
         Raises:
             ValueError: unknown layer, one that is no step of the forward pass (the two factors of
                 a bilinear convolution run as one), or observations of another type or shape.
+            FloatingPointError: outputs of these layers are not finite; the first layer that is not
+                is named.
         """
+        if not isinstance(layers, Iterable):
+            raise ValueError(f"expected the names of layers, got {layers!r}")
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         modules = {name: self.layer(name) for name in names}
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -172,11 +226,15 @@ class Agent:
         for name in names:
             if not kept[name]:
                 raise ValueError(f"layer {name} has weights but no output of its own")
-        return {name: torch.cat(parts) for name, parts in kept.items()}
+        outputs = {name: torch.cat(parts) for name, parts in kept.items()}
+        if check_finite:
+            for name, output in outputs.items():
+                self._check_finite(f"outputs of {name}", output, observations, batch)
+        return outputs
 
     def predict(
         self,
-        observation: Observations | Observation,
+        observation: Observations | Observation | dict[str, np.ndarray],
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -188,7 +246,8 @@ class Agent:
         So an agent can be given to their ``evaluate_policy``, and to callbacks that ask it.
 
         Args:
-            observation: one or many, channels first, or last as in a gymnasium environment.
+            observation: one or many, channels first, or last as in a gymnasium environment. A
+                dictionary, which their interface allows, is refused.
             state: of a recurrent policy. Agents have none: it comes back as it is.
             episode_start: for recurrent policies; not looked at.
             deterministic: the likeliest actions instead of sampled ones.
@@ -199,6 +258,7 @@ class Agent:
 
         Raises:
             ValueError: observations of another type or shape.
+            FloatingPointError: logits are not finite; the first layer that is not is named.
         """
         observations, batched = self._as_batch(observation)
         logits = self.logits(observations).cpu()
@@ -221,44 +281,68 @@ class Agent:
         Args:
             path: the folder.
             overwrite: replace a checkpoint that is there.
-            dtype: how weights are stored; ``torch.float16`` halves the file. They load as float32.
+            dtype: how weights are stored: float16, bfloat16, float32 or float64. They load as
+                float32, unless `load` is told otherwise.
             card: for people: how the agent was made, its scores and baselines.
 
         Raises:
             FileExistsError: the folder exists.
-            ValueError: weights that are not finite in ``dtype``, or a layer of a kind that cannot
-                be stored.
+            ValueError: another ``dtype``, weights that are not finite in it, a layer of a kind that
+                cannot be stored, or sizes that contradict the configuration.
         """
         save_policy(self.policy, self.config, path, overwrite=overwrite, dtype=dtype, card=card)
 
-    def _as_batch(self, observation: Observations | Observation) -> tuple[Tensor, bool]:
+    def _as_batch(self, observation: object) -> tuple[Tensor, bool]:
         """Return observations as a batch, channels first, and whether they were one."""
         channels, height, width = self.config.observation_shape
-        tensor = torch.as_tensor(observation)
-        if tensor.ndim >= 3 and tensor.shape[-3:] == (height, width, channels) != (
-            channels,
-            height,
-            width,
-        ):
+        tensor = self._tensor(observation)
+        if tensor.shape[-3:] == (height, width, channels) != (channels, height, width):
             tensor = tensor.movedim(-1, -3)
-        return (tensor, True) if tensor.ndim == 4 else (tensor[None], False)
+        return (tensor[None], False) if tensor.ndim == 3 else (tensor, True)
 
     def _batches(self, observations: Observations, batch: int) -> Iterator[Tensor]:
-        tensor = torch.as_tensor(observations)
-        shape = self.config.observation_shape
+        check_whole(batch=batch)
+        tensor, shape = self._tensor(observations), self.config.observation_shape
         if tensor.dtype != torch.uint8 or tensor.shape[1:] != shape or not len(tensor):
-            raise ValueError(
-                f"expected uint8 observations (batch, {', '.join(map(str, shape))}), "
-                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-            )
+            raise ValueError(f"{self._expected}, got {tensor.dtype} of shape {tuple(tensor.shape)}")
         return (part.to(self.device) for part in tensor.split(batch))
+
+    def _tensor(self, observations: object) -> Tensor:
+        try:
+            return as_numbers(observations, "observations")
+        except ValueError as error:
+            kind = type(observations).__name__
+            raise ValueError(f"{self._expected}, got a {kind}") from error
+
+    @property
+    def _expected(self) -> str:
+        shape = ", ".join(map(str, self.config.observation_shape))
+        return f"expected uint8 observations (batch, {shape})"
+
+    def _check_finite(
+        self, what: str, outputs: Tensor, observations: Observations, batch: int
+    ) -> None:
+        """Raise a FloatingPointError that names the first layer, if outputs are not finite."""
+        broken = ~outputs.isfinite().flatten(1).all(1)
+        if not broken.any():
+            return
+        first = int(broken.int().argmax())
+        part = list(self._batches(observations, batch))[first // batch]
+        where = first_not_finite(self.policy, lambda: self._forward(part))
+        raise FloatingPointError(
+            f"{what} are not finite for {int(broken.sum())} of {len(outputs)} observations, "
+            f"number {first} the first: {where}"
+        )
 
     def _forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         # As the policy's own extract_features, for weights of any dtype: float64 to check edits.
         images = preprocess_obs(observations, self.policy.observation_space)
         assert isinstance(images, Tensor)
-        features = self.policy.features_extractor(images.to(next(self.policy.parameters()).dtype))
+        features = self.policy.features_extractor(images.to(self.dtype))
         return self.policy.action_net(features), self.policy.value_net(features)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Agent":
+        return Agent(copied(self.policy), copy.deepcopy(self.config, memo))
 
     def __repr__(self) -> str:
         edits = "".join(f"\n  {edit}" for edit in self.config.edits)

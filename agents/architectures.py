@@ -54,7 +54,7 @@ class ImpalaMatched(Impala):
     def __init__(
         self, observation_space: gym.Space, match: str = "bimpala", **arguments: Any
     ) -> None:
-        if match not in MATCHED:
+        if not isinstance(match, str) or match not in MATCHED:
             raise ValueError(f"cannot match {match!r}; choose from {', '.join(MATCHED)}")
         body, options = architecture(match, **arguments)
         with torch.device("meta"):
@@ -100,7 +100,7 @@ MATCHED = {
 """Bilinear architectures, and the ReLU network that is widened to their parameters."""
 
 
-def architecture(name: str, **overrides: Any) -> tuple[Callable[..., Body], dict[str, Any]]:
+def architecture(name: str, /, **overrides: Any) -> tuple[Callable[..., Body], dict[str, Any]]:
     """Look up an architecture: the features extractor's class and its arguments.
 
     ``PPO("CnnPolicy", env, policy_kwargs={"features_extractor_class": ..., ...})`` takes the two.
@@ -108,7 +108,7 @@ def architecture(name: str, **overrides: Any) -> tuple[Callable[..., Body], dict
     Raises:
         ValueError: unknown name, or an argument that it does not have; the choices are listed.
     """
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; choose from {', '.join(ARCHITECTURES)}")
     body, arguments = ARCHITECTURES[name]
     known = _options(name, overrides)
@@ -123,7 +123,8 @@ def _options(name: str, overrides: dict[str, Any]) -> list[str]:
     body, _ = ARCHITECTURES[name]
     if body is ImpalaMatched:
         match = overrides.get("match", "bimpala")
-        return ["match", *(_options(match, {}) if match in MATCHED else overrides)]
+        known = isinstance(match, str) and match in MATCHED
+        return ["match", *(_options(match, {}) if known else overrides)]
     return [
         option for option in inspect.signature(body).parameters if option != "observation_space"
     ]

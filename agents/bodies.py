@@ -28,6 +28,7 @@ from rlbilinear.agents.blocks import (
     product_dense,
     residual_block,
 )
+from rlbilinear.checks import check_whole, check_whole_each, is_whole
 
 FEATURES = 256
 """Width of the dense layer at the end of a body, where nothing else is said."""
@@ -116,8 +117,10 @@ class Bimpala(ProductBody):
         shape = _image_shape(observation_space)
         stem = kernel_size if stem_kernel is None else stem_kernel
         window = kernel_size if pool_kernel is None else pool_kernel
-        widths = [channels] * len(blocks) if isinstance(channels, int) else channels
+        check_whole_each(0, blocks=blocks)
+        widths = channels if isinstance(channels, Sequence) else [channels] * len(blocks)
         _check_odd(kernel_size=kernel_size, stem_kernel=stem, pool_kernel=window)
+        check_whole(stem_stride=stem_stride, features=features)
         _check_stages(widths, blocks)
         check_choice("gate", gate, GATES)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -171,6 +174,7 @@ class BimpalaFull(ProductBody):
     ) -> None:
         shape = _image_shape(observation_space)
         _check_odd(kernel_size=kernel_size, pool_kernel=pool_kernel)
+        check_whole(stem_stride=stem_stride, features=features)
         check_choice("gate", gate, GATES)
         layers = _stages(
             shape[0],
@@ -218,7 +222,10 @@ class PolynomialBody(ProductBody):
         pool: Pool = "average",
     ) -> None:
         shape = _image_shape(observation_space)
-        kernels = [kernel_size] * len(channels) if isinstance(kernel_size, int) else kernel_size
+        check_whole_each(channels=channels, pooled=pooled, dense=dense)
+        kernels = (
+            kernel_size if isinstance(kernel_size, Sequence) else [kernel_size] * len(channels)
+        )
         if len(kernels) != len(channels) or not dense:
             raise ValueError(
                 f"expected a kernel_size for each of channels, and dense layers: got {kernels}, "
@@ -305,6 +312,7 @@ class Impala(Body):
     ) -> None:
         stem = kernel_size if stem_kernel is None else stem_kernel
         _check_odd(kernel_size=kernel_size, stem_kernel=stem)
+        check_whole(stem_stride=stem_stride, features=features)
         shape = _image_shape(observation_space)
         layers = _stages(
             shape[0],
@@ -368,11 +376,13 @@ def _image_shape(space: gym.Space) -> tuple[int, int, int]:
 
 def _check_odd(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"{name} must be odd and positive, got {size}")
+        if not is_whole(size) or size < 1 or size % 2 == 0:
+            raise ValueError(f"{name} must be odd and positive, got {size!r}")
 
 
 def _check_stages(channels: Sequence[int], blocks: Sequence[int]) -> None:
+    check_whole_each(channels=channels)
+    check_whole_each(0, blocks=blocks)
     if len(channels) != len(blocks) or not blocks:
         raise ValueError(
             f"channels and blocks must name the same stages: got {channels} and {blocks}"

@@ -1,25 +1,26 @@
 """Loading agents from their folders, without pickle, and the zoo."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rlbilinear.agents import module_spec
+from rlbilinear.agents import document, module_spec
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.document import Document
+from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
 from rlbilinear.agents.network import (
-    AgentConfig,
+    check_outputs,
     find_device,
     layer_path,
     on_meta,
     settle,
     weights_of,
 )
-from rlbilinear.agents.saving import CONFIG, FORMAT, VERSION, WEIGHTS, canonical
+from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.agents.saving import CONFIG, DTYPES, WEIGHTS
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -33,78 +34,93 @@ def names() -> list[str]:
     return sorted(folder.parent.name for folder in ZOO.glob(f"*/{CONFIG}"))
 
 
-def load(name_or_path: str | Path, device: str | torch.device = "auto") -> Agent:
+def load(
+    name_or_path: str | Path,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> Agent:
     """Load an agent of the zoo by its name, or any by its folder.
 
+    Args:
+        name_or_path: a name of `names`, or a folder.
+        device: ``auto | cpu | cuda | cuda:N | mps``.
+        dtype: in which it computes: float32, or float64 (see `Agent.double`).
+
     Raises:
-        ValueError: neither a name of the zoo, which are listed, nor a folder; unknown device.
+        ValueError: neither a name of the zoo, which are listed, nor a folder; unknown device, or
+            another ``dtype``.
         CheckpointError: files that are missing, truncated or altered, of another format version
-            or architecture. Found before the network is run.
+            or architecture, or weights that are not finite. Found before the network is run.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"agents compute in torch.float32 or torch.float64; got {dtype!r}")
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(f"expected a name or a folder, got {name_or_path!r}")
     target = find_device(device)
     folder = ZOO / name_or_path if str(name_or_path) in names() else Path(name_or_path)
     if not folder.is_dir():
         known = ", ".join(names()) or "(none)"
         raise ValueError(f"{str(name_or_path)!r} is no folder, nor an agent of the zoo: {known}")
-    document = _read_config(folder)
-    weights = _read_weights(folder, document)
-    try:
-        network = document["network"]
-        config = AgentConfig(
-            architecture=network["architecture"],
-            architecture_kwargs=network["architecture_kwargs"],
-            game=document["game"],
-            observation_shape=tuple(network["observation_shape"]),
-            actions=network["actions"],
-            made=document["made"],
-            edits=tuple(document["edits"]),
-        )
-        policy = on_meta(config)
-        entries = [{**entry, "layer": layer_path(entry["layer"])} for entry in network["structure"]]
-        module_spec.apply(policy, entries)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / CONFIG} describes no network: {error!r}") from error
+    described = _read_document(folder)
+    weights = _read_weights(folder, described)
+    policy = _network(folder, described)
     _check_shapes(folder, weights, weights_of(policy))
     # Copies, for what is read lies anywhere in memory, and where weights lie decides some rounding.
-    paths = {
-        layer_path(name): weight.to(torch.float32, copy=True) for name, weight in weights.items()
-    }
+    paths = {layer_path(name): weight.to(dtype, copy=True) for name, weight in weights.items()}
     policy.load_state_dict(paths, strict=False, assign=True)
     settle(policy.to(target))
     policy.set_training_mode(False)
-    return Agent(policy, config)
+    return Agent(policy, described.config)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_document(folder: Path) -> Document:
     missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is no checkpoint: it lacks {' and '.join(missing)}")
     try:
-        document = json.loads((folder / CONFIG).read_text())
+        return document.read((folder / CONFIG).read_text())
     except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG} is not JSON: {error}") from error
-    found = (document.get("format"), document.get("version")) if isinstance(document, dict) else ()
-    if found != (FORMAT, VERSION):
-        raise CheckpointError(f"{folder}: expected {FORMAT} version {VERSION}, found {found}")
-    return document
+        raise CheckpointError(f"{folder / CONFIG} is not in order: {error}") from error
 
 
-def _read_weights(folder: Path, document: dict[str, Any]) -> dict[str, Tensor]:
-    file = folder / WEIGHTS
-    expected = document.get("weights", {}).get("sha256")
-    if (found := sha256(file)) != expected:
+def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
+    file, expected = folder / WEIGHTS, described.weights
+    if (found := sha256(file)) != expected["sha256"]:
         raise CheckpointError(
-            f"{file} is truncated or altered: its sha256 is {found}, {CONFIG} says {expected}"
+            f"{file} is truncated or altered: its sha256 is {found}, {CONFIG} says "
+            f"{expected['sha256']}"
         )
     try:
         with safe_open(file, framework="pt") as opened:
-            described = (opened.metadata() or {}).get("network")
+            network = (opened.metadata() or {}).get("network")
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{file} is no safetensors file: {error}") from error
-    if described != canonical(document.get("network")):
+    if network != described.network:
         raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
+    kinds = {weight.dtype for weight in weights.values()}
+    if not kinds <= set(DTYPES):
+        raise CheckpointError(
+            f"{file} holds {', '.join(sorted(map(str, kinds)))}; weights are stored as "
+            f"{', '.join(map(str, DTYPES))}"
+        )
+    try:
+        check_weights(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
     return weights
+
+
+def _network(folder: Path, described: Document) -> AgentPolicy:
+    """Build the network, without memory."""
+    entries = [{**entry, "layer": layer_path(entry["layer"])} for entry in described.structure]
+    try:
+        policy = on_meta(described.config)
+        module_spec.apply(policy, entries)
+        check_outputs(policy, described.config)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no network: {error}") from error
+    return policy
 
 
 def _check_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.finite import broken_rows, likeliest
 from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS, Maze, Move, ProcgenVecEnv, shortest_path
 from rlbilinear.envs.state import parse
 
@@ -49,6 +52,7 @@ def evaluate(
     seed: int = 0,
     chunk: int = 128,
     progress: bool = True,
+    not_finite: Literal["raise", "count"] = "raise",
 ) -> pd.DataFrame:
     """Play one episode on each level.
 
@@ -65,6 +69,9 @@ def evaluate(
         seed: of the sampling.
         chunk: how many levels are played side by side; bounds memory.
         progress: show a bar.
+        not_finite: what becomes of an episode in which the agent's logits are not finite, so that
+            there is no action: ``raise`` ends all with an error; ``count`` ends the episode there,
+            without success, and says so in a column ``not_finite``.
 
     Returns:
         A row a level, in the order given: ``level``, ``return``, ``steps``, ``success`` (the game
@@ -73,12 +80,18 @@ def evaluate(
         test: aimless walks succeed too).
 
     Raises:
-        ValueError: no levels, a level twice, or an unknown game or mode; the choices are listed.
+        ValueError: no levels, a level twice, an unknown game or mode, of which the choices are
+            listed, or a policy that does not score the game's 15 actions.
+        FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
+    if not_finite not in ("raise", "count"):
+        raise ValueError(f"unknown not_finite={not_finite!r}; choose from raise, count")
     seeds = [int(level) for level in levels]
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"expected different levels, at least one; got {seeds[:10]}")
-    policy: Policy = agent.logits if isinstance(agent, Agent) else agent
+    policy: Policy = agent
+    if isinstance(agent, Agent):
+        policy = agent.logits if not_finite == "raise" else partial(_logits_or_nan, agent)
     game = game or (agent.config.game if isinstance(agent, Agent) else None)
     if game is None:
         raise ValueError("a policy that is no Agent needs game=")
@@ -88,10 +101,11 @@ def evaluate(
         with tqdm(total=len(seeds), desc=f"{game} levels", disable=not progress) as bar:
             for first in range(0, len(seeds), env.num_envs):
                 part = seeds[first : first + env.num_envs]
-                rows += _play(env, policy, part, greedy, seed, bar)
+                rows += _play(env, policy, part, greedy, seed, bar, not_finite == "count")
     finally:
         env.close()
-    return pd.DataFrame([row.as_dict() for row in rows])
+    table = pd.DataFrame([row.as_dict() for row in rows])
+    return table if not_finite == "raise" else table.assign(not_finite=[r.broken for r in rows])
 
 
 def summary(
@@ -133,6 +147,7 @@ class Row:
     reward: float = 0.0
     steps: int = 0
     success: bool = False
+    broken: bool = False
 
     def as_dict(self) -> dict[str, float | int | bool]:
         """Return the table's row."""
@@ -167,7 +182,13 @@ def start_levels(env: ProcgenVecEnv, levels: Sequence[int]) -> UInt8[np.ndarray,
 
 
 def _play(
-    env: ProcgenVecEnv, policy: Policy, levels: list[int], greedy: bool, seed: int, bar: tqdm
+    env: ProcgenVecEnv,
+    policy: Policy,
+    levels: list[int],
+    greedy: bool,
+    seed: int,
+    bar: tqdm,
+    count_broken: bool,
 ) -> list[Row]:
     spare = env.num_envs - len(levels)
     observations = start_levels(env, levels + levels[:1] * spare)
@@ -177,9 +198,19 @@ def _play(
     playing = list(range(len(levels)))
     while playing:
         scores = policy(observations[playing]).cpu().numpy()
+        if scores.shape != (len(playing), NUM_ACTIONS):
+            raise ValueError(f"expected scores of {NUM_ACTIONS} actions, got shape {scores.shape}")
+        if count_broken:
+            broken = broken_rows(scores)
+            for index in np.array(playing)[broken]:
+                rows[index].broken = True
+            bar.update(int(broken.sum()))
+            scores, playing = scores[~broken], [i for i in playing if not rows[i].broken]
+            if not playing:
+                break
         if not greedy:
-            scores = scores + np.stack([noise[i].gumbel(size=scores.shape[1]) for i in playing])
-        actions[playing] = scores.argmax(1)
+            scores = scores + np.stack([noise[i].gumbel(size=NUM_ACTIONS) for i in playing])
+        actions[playing] = likeliest(scores)
         shown, rewards, dones, infos = env.step(actions)
         observations = np.asarray(shown)
         for index in playing:
@@ -190,6 +221,14 @@ def _play(
                 bar.update()
         playing = [index for index in playing if not dones[index]]
     return rows
+
+
+def _logits_or_nan(
+    agent: Agent, observations: UInt8[np.ndarray, "batch 3 64 64"]
+) -> Float[Tensor, "batch actions"]:
+    """Return logits, NaN for those that are not finite: of an agent minus infinity is none too."""
+    logits = agent.logits(observations, check_finite=False)
+    return logits.masked_fill(~logits.isfinite(), torch.nan)
 
 
 def _shortest(env: ProcgenVecEnv, index: int) -> int | None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import start_levels
+from rlbilinear.agents.finite import likeliest
+from rlbilinear.agents.network import HEADS
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
@@ -58,6 +59,7 @@ def film(
 
     Raises:
         ValueError: no level, fewer than one step, or an unknown game or mode.
+        FloatingPointError: the agent's logits or values are not finite.
     """
     if not levels:
         raise ValueError("expected at least one level")
@@ -105,13 +107,10 @@ def _one_below_the_other(rows: Sequence[videos.Frames]) -> videos.Frames:
 
 
 def _think(agent: Agent, observations: np.ndarray, noise: list[np.random.Generator]) -> Thought:
-    with torch.no_grad():
-        seen = torch.as_tensor(observations, device=agent.device)
-        features = agent.policy.extract_features(seen)
-        logits = agent.policy.action_net(features)
-        values = agent.policy.value_net(features).squeeze(1)
-    sampled = logits.cpu().numpy() + np.stack([own.gumbel(size=NUM_ACTIONS) for own in noise])
-    return Thought(logits.softmax(1).cpu().numpy(), sampled.argmax(1), values.cpu().numpy())
+    outputs = agent.activations(observations, HEADS)
+    logits, values = (outputs[head].cpu() for head in HEADS)
+    sampled = logits.numpy() + np.stack([own.gumbel(size=NUM_ACTIONS) for own in noise])
+    return Thought(logits.softmax(1).numpy(), likeliest(sampled), values.squeeze(1).numpy())
 
 
 def _with_strips(own: videos.Film, thoughts: Sequence[Thought], episode: int) -> videos.Film:

@@ -49,7 +49,7 @@ def policy_form(
     Raises:
         ValueError: an action that does not exist, or an agent with another last layer.
     """
-    group = [actions] if isinstance(actions, int | np.integer) else actions
+    group = actions if isinstance(actions, Iterable) else [actions]
     directions = group_directions([group], agent.config.actions, reduce=reduce, against=against)
     return policy_forms(agent, directions)[0]
 

@@ -10,11 +10,17 @@ from torch import nn
 
 from rlbilinear.agents.architectures import architecture as lookup
 
+OTHER_NETWORKS = ("q_net", "q_net_target", "quantile_net", "actor", "critic", "critic_target")
+"""What algorithms without this actor and critic, such as DQN and SAC, ask their policies for."""
+
 
 class AgentPolicy(ActorCriticPolicy):
     """Actor and critic as two linear heads on one body.
 
     ``PPO(AgentPolicy, env, policy_kwargs={"architecture": "impala"})``
+
+    It is for PPO, A2C and other on-policy algorithms. DQN and the like take the bodies as features
+    extractors of their own policies, see `architecture`.
 
     Args:
         observation_space: uint8 images, channels first; the policy divides by 255.
@@ -49,6 +55,18 @@ class AgentPolicy(ActorCriticPolicy):
                 assert isinstance(head, nn.Linear)
                 nn.init.orthogonal_(head.weight, gain)
                 nn.init.zeros_(head.bias)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do where another kind of algorithm looks for its networks."""
+        if name in OTHER_NETWORKS:
+            raise AttributeError(
+                f"{type(self).__name__} has an actor and a critic on one body, for PPO, A2C and "
+                f"other on-policy algorithms, and no {name}. Give DQN and the like the body as a "
+                'features extractor: body, options = rlbilinear.agents.architecture("bimpala"); '
+                'DQN("CnnPolicy", env, policy_kwargs={"features_extractor_class": body, '
+                '"features_extractor_kwargs": options})'
+            )
+        return super().__getattr__(name)
 
 
 class BilinearPolicy(AgentPolicy):

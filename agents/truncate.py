@@ -17,6 +17,7 @@ from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.heads import policy_forms
 from rlbilinear.agents.network import HEADS
+from rlbilinear.checks import check_whole
 from rlbilinear.composition import group_directions
 from rlbilinear.edits.functional.parts import bias_or_zeros, matrix_of
 from rlbilinear.envs import ACTIONS_OF_MOVE
@@ -108,7 +109,8 @@ def truncate_dense(
     """
     forms, spread = dense_forms(agent, of, centred=centred, groups=groups)
     rank = max(_ranks(forms, of))
-    if not 0 <= k <= rank:
+    check_whole(0, k=k)
+    if k > rank:
         raise ValueError(f"expected k from 0 to {rank}, the rank of the policy's forms; got {k}")
     policy = _joint_policy(forms, k) if of == "joint" else _separate_policy(forms, k)
     if observations is not None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
 
@@ -71,8 +72,7 @@ def quadratic_masks(
         ValueError: no form, none with a positive eigenvalue, forms or an embedding of different
             sizes, or ``per_class`` not positive.
     """
-    if per_class < 1:
-        raise ValueError(f"expected at least one eigenvector per class, got {per_class}")
+    check_whole(per_class=per_class)
     sizes = sorted({form.in_features for form in forms})
     if len(sizes) != 1:
         raise ValueError(f"expected forms of one number of inputs, got {sizes or 'no form'}")
@@ -107,8 +107,8 @@ def singular_directions(
     """
     if linear.ndim != 2 or not torch.isfinite(linear).all():
         raise ValueError(f"expected a finite matrix, got shape {tuple(linear.shape)}")
-    if k is not None and k < 0:
-        raise ValueError(f"expected k >= 0 directions or None for all, got {k}")
+    if k is not None:
+        check_whole(0, k=k)
     matrix = to_double(linear)
     _, sizes, directions = torch.linalg.svd(matrix, full_matrices=False)
     tolerance = sizes.amax() * max(matrix.shape) * torch.finfo(matrix.dtype).eps

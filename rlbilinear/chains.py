@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlbilinear.checks import check_whole
 from rlbilinear.convolution import (
     Geometry,
     as_convolution,
@@ -125,8 +126,10 @@ def chain(
         ValueError: nothing would be kept of a stage, the direction does not fit, or the chain has
             might have more than `LARGEST` directions.
     """
-    if (filters is not None and filters < 0) or (patterns is not None and patterns < 1):
-        raise ValueError(f"expected filters >= 0 and patterns >= 1, got {filters} and {patterns}")
+    if filters is not None:
+        check_whole(0, filters=filters)
+    if patterns is not None:
+        check_whole(patterns=patterns)
     size = _size(stack.stages, filters, patterns)
     if size > LARGEST:
         raise ValueError(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlbilinear.checks import check_whole
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
@@ -49,11 +50,7 @@ class BilinearClassifier(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if min(inputs, classes, width, layers) < 1:
-            raise ValueError(
-                "expected positive inputs, classes, width and layers; "
-                f"got {inputs}, {classes}, {width}, {layers}"
-            )
+        check_whole(inputs=inputs, classes=classes, width=width, layers=layers)
         self.residual = residual
         self.embedding = nn.Linear(inputs, width, bias=False)
         self.layers = nn.ModuleList(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlbilinear.checks import is_whole
 from rlbilinear.convolution import geometry
 from rlbilinear.family import FormFamily
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
@@ -151,7 +152,8 @@ def group_directions(
         )
     rows = []
     for group in (list(group) for group in groups):
-        if not group or len({*group}) < len(group) or not {*group} <= {*range(outputs)}:
+        there = all(is_whole(output) and 0 <= output < outputs for output in group)
+        if not group or not there or len({*group}) < len(group):
             raise ValueError(f"expected different outputs from 0 to {outputs - 1}, got {group}")
         row = torch.zeros(outputs, dtype=torch.float64)
         row[group] = 1.0

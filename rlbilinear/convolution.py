@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlbilinear.checks import as_numbers
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import Spectrum, sign_gauge, to_double
@@ -137,7 +138,7 @@ def channel_spatial_svd(vector: Float[Tensor, "channels height width"]) -> Chann
     Raises:
         ValueError: the vector has not three axes, or is not finite.
     """
-    vector = to_double(torch.as_tensor(vector))
+    vector = to_double(as_numbers(vector, "a vector"))
     if vector.ndim != 3:
         raise ValueError(f"expected shape (channels, height, width), got {tuple(vector.shape)}")
     if not torch.isfinite(vector).all():

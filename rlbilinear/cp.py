@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlbilinear.checks import check_whole
 from rlbilinear.spectrum import sign_gauge
 from rlbilinear.tensor import BilinearTensor, in_span, unit_products
 
@@ -91,8 +92,7 @@ def fit_cp(
     Raises:
         ValueError: rank, starts or steps is not positive, or the tensor is zero.
     """
-    if min(rank, starts, steps) < 1:
-        raise ValueError(f"expected positive rank, starts and steps, got {rank}, {starts}, {steps}")
+    check_whole(rank=rank, starts=starts, steps=steps)
     norm = tensor.norm
     if norm == 0:
         raise ValueError("a tensor that is zero has no direction to fit")

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlbilinear.checks import is_whole
 from rlbilinear.hosvd import HigherOrderSVD, hosvd
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.spectrum import to_double
@@ -70,8 +71,9 @@ def deep_hosvd(stack: BilinearStack, kept: Sequence[int | None] | int | None = N
     """
     mains = [stage.main for stage in stack.stages]
     bilinear = sum(isinstance(main, BilinearLinear) for main in mains)
-    counts = [kept] * bilinear if kept is None or isinstance(kept, int) else [*kept]
-    if not bilinear or len(counts) != bilinear or any(c is not None and c < 1 for c in counts):
+    counts = [*kept] if isinstance(kept, Iterable) else [kept] * bilinear
+    fits = all(count is None or (is_whole(count) and count > 0) for count in counts)
+    if not bilinear or len(counts) != bilinear or not fits:
         raise ValueError(
             f"expected at least one bilinear layer, and how many components to keep of each of "
             f"the {bilinear}, at least one; got {kept}"

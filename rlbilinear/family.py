@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.factors import Factors
 from rlbilinear.quadratic import QuadraticForm, as_affine_map
 from rlbilinear.spectrum import Spectrum
@@ -111,8 +112,8 @@ class FormFamily:
             ValueError: ``k`` is negative.
             RuntimeError: Lanczos did not converge.
         """
-        if k is not None and k < 0:
-            raise ValueError(f"expected k >= 0 eigenpairs or None for all, got {k}")
+        if k is not None:
+            check_whole(0, k=k)
         used = self.weights.any(0)
         which = slice(None) if used.all() else used  # a slice copies nothing
         factors = Factors.of(self.left[which], self.right[which])

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import fix_signs
 from rlbilinear.tensor import BilinearTensor, in_span
@@ -108,8 +109,12 @@ class HigherOrderSVD:
 
     def _check(self, kept: int | Iterable[int]) -> list[int]:
         count = len(self.singular_values)
-        indices = list(range(kept)) if isinstance(kept, int) else sorted(set(kept))
-        if (isinstance(kept, int) and kept < 0) or not set(indices) <= set(range(count)):
+        if isinstance(kept, Iterable):
+            indices = sorted(set(kept))
+        else:
+            check_whole(0, kept=kept)
+            indices = list(range(kept))
+        if not set(indices) <= set(range(count)):
             raise ValueError(f"there are {count} components, numbered from 0; asked for {kept}")
         return indices
 
@@ -158,10 +163,11 @@ class Interactions:
         Raises:
             ValueError: an unknown ``by``, a negative count, or data that is missing or not needed.
         """
-        if by not in get_args(Order) or count < 0 or (x is None) == (by == "activation"):
+        check_whole(0, count=count)
+        if by not in get_args(Order) or (x is None) == (by == "activation"):
             raise ValueError(
-                f"expected count >= 0, by one of {', '.join(get_args(Order))}, and x with "
-                f"'activation' only; got {count}, {by!r}, x {'missing' if x is None else 'given'}"
+                f"expected by one of {', '.join(get_args(Order))}, and x with 'activation' only; "
+                f"got {by!r}, x {'missing' if x is None else 'given'}"
             )
         if x is None:
             score = self.values.abs()

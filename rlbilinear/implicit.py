@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from rlbilinear.checks import check_whole
 from rlbilinear.convolution import Geometry, geometry
 from rlbilinear.lanczos import lanczos
 from rlbilinear.layers import BilinearConv2d
@@ -71,7 +72,8 @@ class ImageForm:
             RuntimeError: Lanczos did not converge.
         """
         size = self.linear.numel()
-        if not 0 <= k < size - 1:
+        check_whole(0, k=k)
+        if k >= size - 1:
             raise ValueError(
                 f"expected 0 <= k < {size - 1} eigenpairs of an image of {size} numbers, got {k}; "
                 "all pairs of a small image: quadratic_form().eigh()"

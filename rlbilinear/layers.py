@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlbilinear.checks import check_pair, check_whole
 from rlbilinear.family import FormFamily
 from rlbilinear.quadratic import QuadraticForm, as_direction, as_directions
 from rlbilinear.spectrum import to_double
@@ -24,7 +25,7 @@ class BilinearLinear(nn.Module):
     Source: Pearce et al., "Bilinear MLPs enable weight-based mechanistic interpretability".
 
     Raises:
-        ValueError: a size is not positive.
+        ValueError: a size is not a positive whole number.
     """
 
     down: nn.Linear | None
@@ -38,9 +39,9 @@ class BilinearLinear(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        _check_positive(
-            in_features=in_features, out_features=out_features, hidden_features=hidden_features
-        )
+        check_whole(in_features=in_features, out_features=out_features)
+        if hidden_features is not None:
+            check_whole(hidden_features=hidden_features)
         hidden = out_features if hidden_features is None else hidden_features
         self.left = nn.Linear(in_features, hidden, bias=bias)
         self.right = nn.Linear(in_features, hidden, bias=bias)
@@ -95,8 +96,8 @@ class BilinearConv2d(nn.Module):
     Shapes: input ``(batch, in_channels, h, w)``, output ``(batch, out_channels, h', w')``.
 
     Raises:
-        ValueError: a size is not positive, the padding is not a number of pixels, or there is more
-            than one group.
+        ValueError: a size is not a positive whole number, the padding is not a number of pixels, or
+            there is more than one group.
     """
 
     down: nn.Conv2d | None
@@ -120,16 +121,11 @@ class BilinearConv2d(nn.Module):
                 f"a bilinear convolution has one group, got groups={groups}: each group is a "
                 "BilinearConv2d of its own on its own channels"
             )
-        _check_positive(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            stride=stride,
-            dilation=dilation,
-        )
-        if isinstance(padding, str):
-            raise ValueError(f"padding must be a number of pixels or a pair, got {padding!r}")
+        check_whole(in_channels=in_channels, out_channels=out_channels)
+        if hidden_channels is not None:
+            check_whole(hidden_channels=hidden_channels)
+        check_pair(kernel_size=kernel_size, stride=stride, dilation=dilation)
+        check_pair(0, padding=padding)
         hidden = out_channels if hidden_channels is None else hidden_channels
         self.left, self.right = (
             nn.Conv2d(in_channels, hidden, kernel_size, stride, padding, dilation, bias=bias)
@@ -249,10 +245,3 @@ def _weight_and_bias(
     weight = to_double(affine.weight).flatten(1)
     bias = weight.new_zeros(len(weight)) if affine.bias is None else to_double(affine.bias)
     return weight, bias
-
-
-def _check_positive(**sizes: int | tuple[int, int] | None) -> None:
-    for name, size in sizes.items():
-        for number in size if isinstance(size, tuple) else (size,):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be positive, got {size!r}")

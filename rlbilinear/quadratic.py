@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import as_numbers, check_whole
 from rlbilinear.factors import KRYLOV_SHARE, Factors
 from rlbilinear.lanczos import lanczos
 from rlbilinear.spectrum import Spectrum, as_double, rounding, to_double
@@ -159,11 +160,11 @@ class QuadraticForm:
                 come from the core), or ``auto``.
 
         Raises:
-            ValueError: ``k`` is negative, another method, or Lanczos without a ``k``.
+            ValueError: ``k`` is no whole number from 0 on, another method, or Lanczos without one.
             RuntimeError: Lanczos did not converge.
         """
-        if k is not None and k < 0:
-            raise ValueError(f"expected k >= 0 eigenpairs or None for all, got {k}")
+        if k is not None:
+            check_whole(0, k=k)
         if method not in ("auto", "exact", "lanczos"):
             raise ValueError(f"unknown method {method!r}; choose from auto, exact, lanczos")
         if method == "lanczos" and k is None:
@@ -187,8 +188,7 @@ class QuadraticForm:
         Raises:
             ValueError: ``k`` is negative.
         """
-        if k < 0:
-            raise ValueError(f"expected k >= 0 eigenpairs, got {k}")
+        check_whole(0, k=k)
         dropped = self._sizes()[k:]
         return TruncationError(dropped.norm().item(), dropped[:1].sum().item())
 
@@ -259,6 +259,8 @@ class QuadraticForm:
             )
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor x (..., {self.in_features}), got {x!r}")
         if x.ndim == 0 or x.shape[-1] != self.in_features or not x.is_floating_point():
             raise ValueError(
                 f"expected floating-point x (..., {self.in_features}), "
@@ -310,7 +312,7 @@ def as_direction(direction: Tensor, size: int, of: str) -> Float[Tensor, "size"]
     Raises:
         ValueError: another shape, or a number that is not finite.
     """
-    direction = to_double(torch.as_tensor(direction))
+    direction = to_double(as_numbers(direction, "a direction"))
     if direction.shape != (size,):
         raise ValueError(
             f"expected a direction of shape ({size},), one number for each of the {of}; "
@@ -329,7 +331,7 @@ def as_directions(directions: Tensor | None, size: int, of: str) -> Float[Tensor
     """
     if directions is None:
         return torch.eye(size, dtype=torch.float64)
-    directions = torch.as_tensor(directions)
+    directions = as_numbers(directions, "directions")
     if directions.ndim != 2:
         raise ValueError(
             f"expected directions of shape (n, {size}), got shape {tuple(directions.shape)}"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.quadratic import QuadraticForm
 
 
@@ -78,8 +79,9 @@ def cross_completeness(
     Raises:
         ValueError: ``k`` is not positive, or there is no form.
     """
-    if k < 1 or not forms:
-        raise ValueError(f"expected k >= 1 and at least one form, got k {k}, {len(forms)} forms")
+    check_whole(k=k)
+    if not forms:
+        raise ValueError("expected at least one form")
     bases = [form.eigh(k).vectors for form in forms]
     table = forms[0].left.new_zeros(len(forms), len(forms), k)
     for t, target in enumerate(forms):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.spectrum import fix_signs
 from rlbilinear.tensor import BilinearTensor, in_span
 
@@ -52,8 +53,7 @@ def tucker2(tensor: BilinearTensor, k: int, *, sweeps: int = 100) -> Tucker2:
     Raises:
         ValueError: ``k`` is not positive.
     """
-    if k < 1:
-        raise ValueError(f"expected k >= 1 directions, got {k}")
+    check_whole(k=k)
     small, span = in_span(tensor)
     mixing = small.down.T @ small.down
     identity = torch.eye(small.in_features).to(small.left)

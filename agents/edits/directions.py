@@ -24,6 +24,7 @@ from rlbilinear import BilinearConv2d, BilinearLinear, scale_eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
 from rlbilinear.agents.network import HEADS
+from rlbilinear.checks import as_numbers, check_finite
 from rlbilinear.edits.functional import (
     PositionBias,
     add_bias_map,
@@ -59,6 +60,8 @@ def remove_direction(
         ValueError: unknown layer, no weights at that place that could do it, or a direction of
             another shape.
     """
+    direction = _directions(direction)
+    check_finite(factor=factor)
     if where not in ("auto", "writer", "reader"):
         raise ValueError(f"unknown place {where!r}; choose from auto, writer, reader")
     module = agent.layer(layer)
@@ -93,6 +96,7 @@ def only_direction(
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
     """
+    direction = _directions(direction)
     basis = span(direction)
     rest = torch.eye(basis.shape[1]).to(basis) - basis.T @ basis
     edit = f"{layer}: only {_what(direction)} kept, the rest at its mean"
@@ -126,11 +130,12 @@ def scale_about_mean(
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
     """
+    direction, mean = _directions(direction), as_numbers(mean, "a mean")
     scaling = scaling_matrix(direction, factor)
     edit = edit or f"{layer}: {_what(direction)} scaled by {factor:g} about its mean"
-    if mean.ndim != 3 or len(mean) != len(scaling):
+    if mean.ndim != 3 or len(mean) != len(scaling) or not mean.isfinite().all():
         raise ValueError(
-            f"expected a mean (channels, height, width) of {len(scaling)} channels, "
+            f"expected a finite mean (channels, height, width) of {len(scaling)} channels, "
             f"got shape {tuple(mean.shape)}"
         )
     module = agent.layer(layer)
@@ -183,6 +188,8 @@ def project_reader(agent: Agent, layer: str, direction: Directions, factor: floa
         ValueError: no bilinear layer there, or a direction of another shape.
     """
     name, module = bilinear_part(agent, layer)
+    direction = _directions(direction)
+    check_finite(factor=factor)
     if isinstance(module, BilinearLinear) and direction.shape[-1] != module.in_features:
         direction = _over_maps(direction, module, module_name=name)
     edit = f"{name}: reads {_what(direction)} scaled by {factor:g}"
@@ -195,6 +202,7 @@ def steer(agent: Agent, layer: str, bias: Float[Tensor, "channels height width"]
     Raises:
         ValueError: unknown layer, or a bias not finite or of another shape than its output.
     """
+    bias = 1.0 * as_numbers(bias, "a bias")  # floating, of whatever kind it was
     edit = f"{layer}: bias map of norm {float(bias.norm()):.4g} added"
     return agent.with_layer(layer, add_bias_map(agent.layer(layer), bias), edit=edit)
 
@@ -314,6 +322,21 @@ def _over_maps(direction: Directions, reader: nn.Module, *, module_name: str) ->
         )
     positions = torch.eye(inputs // channels).to(basis)
     return einsum(basis, positions, "k c, p q -> k p c q").reshape(-1, inputs)
+
+
+def _directions(direction: object) -> Tensor:
+    """Return one direction or several as a tensor.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = as_numbers(direction, "a direction")
+    if found.ndim not in (1, 2):
+        raise ValueError(
+            f"expected a direction (channels,), or several as (n, channels); got shape "
+            f"{tuple(found.shape)}"
+        )
+    return found
 
 
 def _what(direction: Directions) -> str:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.convolution import Eigenfilters
 from rlbilinear.figures.axes import (
     Box,
@@ -58,11 +59,9 @@ def component_card(
         ValueError: no eigenfilter, or per_sign or channels not positive.
     """
     values, filters = as_numpy(eigenfilters.values), as_numpy(eigenfilters.filters)
-    if min(per_sign, channels, len(values)) < 1:
-        raise ValueError(
-            f"expected per_sign >= 1, channels >= 1 and at least one eigenfilter; got {per_sign}, "
-            f"{channels}, {len(values)} eigenfilters"
-        )
+    check_whole(per_sign=per_sign, channels=channels)
+    if not len(values):
+        raise ValueError("expected at least one eigenfilter")
     rows = _both_signs(values, per_sign)
     shown = max((len(excitations.get(index, ())) for index in rows), default=0)
     channels = min(channels, filters.shape[1])

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rlbilinear.checks import check_whole
 from rlbilinear.convolution import Eigenfilters
 from rlbilinear.figures.axes import as_numpy, colour_bar, headline, signed_image
 
@@ -24,11 +25,9 @@ def filter_strip(
     Raises:
         ValueError: there is no eigenfilter, or k or channels is not positive.
     """
-    if min(k, channels, len(eigenfilters.values)) < 1:
-        raise ValueError(
-            f"expected k >= 1, channels >= 1 and at least one eigenfilter; got k {k}, channels "
-            f"{channels}, {len(eigenfilters.values)} eigenfilters"
-        )
+    check_whole(k=k, channels=channels)
+    if not len(eigenfilters.values):
+        raise ValueError("expected at least one eigenfilter")
     values, filters = as_numpy(eigenfilters.values)[:k], as_numpy(eigenfilters.filters)[:k]
     energy = np.einsum("i,icyx->c", np.abs(values), filters**2)
     strongest = np.argsort(-energy, kind="stable")[:channels]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import as_numbers, check_finite, check_whole, is_whole
 from rlbilinear.edits.functional.maps import plane_rotation, scale_output
 from rlbilinear.edits.functional.parts import Bilinear, append_units, check_bilinear
 from rlbilinear.quadratic import QuadraticForm, to_double
@@ -32,10 +33,12 @@ def scale_eigenfilters(
     """
     form, _ = form_and_dual(layer, direction)
     values, vectors = form.eigh()
+    if not isinstance(factors, Mapping):
+        raise ValueError(f"expected factors by their index, such as {{0: 0.0}}; got {factors!r}")
     indices = check_indices(factors, len(values))
+    for index in indices:
+        check_finite(**{f"the factor of eigenfilter {index}": factors[index]})
     change = values.new_tensor([factors[i] - 1 for i in indices])
-    if not torch.isfinite(change).all():
-        raise ValueError(f"expected finite factors, got {dict(factors)}")
     return write_eigenfilters(layer, direction, change * values[indices], vectors[indices])
 
 
@@ -124,10 +127,8 @@ def keep_eigenfilters(
         ValueError: more than any direction's rank, or a direction of another shape, not finite,
             zero, or a combination of the others.
     """
-    directions = torch.atleast_2d(torch.as_tensor(direction))
-    if isinstance(keep, int) and keep < 0:
-        raise ValueError(f"expected how many to keep, or which, got {keep}")
-    keep = range(keep) if isinstance(keep, int) else tuple(keep)
+    directions = torch.atleast_2d(as_numbers(direction, "directions"))
+    keep = keep if isinstance(keep, Iterable) else range(_count(keep))
     forms = [form_and_dual(layer, each)[0] for each in directions]
     spectra = [form.eigh() for form in forms]
     wanted = check_indices(keep, max(len(spectrum.values) for spectrum in spectra))
@@ -194,19 +195,31 @@ def form_and_dual(
     """
     check_bilinear(layer)
     form = layer.quadratic_form(direction)
-    direction = to_double(torch.as_tensor(direction)).to(form.weight)
+    direction = to_double(as_numbers(direction, "a direction")).to(form.weight)
     if not direction.any():
         raise ValueError("expected a direction that is not zero")
     return form, direction / (direction @ direction)
+
+
+def _count(keep: object) -> int:
+    """Return how many to keep.
+
+    Raises:
+        ValueError: no whole number from 0 on.
+    """
+    check_whole(0, keep=keep)
+    return int(keep)  # type: ignore[call-overload]
 
 
 def check_indices(indices: Iterable[int], rank: int) -> list[int]:
     """Return indices into a spectrum, each once and in order.
 
     Raises:
-        ValueError: one that is not in it.
+        ValueError: they are not whole numbers, or one is not in it.
     """
-    indices = sorted(set(indices))
+    if not isinstance(indices, Iterable) or not all(map(is_whole, found := list(indices))):
+        raise ValueError(f"expected indices, whole numbers from 0 to {rank - 1}; got {indices!r}")
+    indices = sorted(set(map(int, found)))
     if indices and (indices[0] < 0 or indices[-1] >= rank):
         raise ValueError(f"expected indices from 0 to {rank - 1} (the rank is {rank}): {indices}")
     return indices
@@ -220,7 +233,7 @@ def orthonormal(
     Raises:
         ValueError: they are not, or are not of ``size`` inputs.
     """
-    rows = to_double(torch.as_tensor(filters))
+    rows = to_double(as_numbers(filters, "filters"))
     rows = rows.flatten(1) if rows.ndim > 1 else rows[None]
     if not torch.isfinite(rows).all() or (size is not None and rows.shape[1] != size):
         raise ValueError(

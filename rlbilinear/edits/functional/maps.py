@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import as_numbers, check_finite
 from rlbilinear.edits.functional.parts import (
     AnyLayer,
     bias_of,
@@ -107,11 +108,11 @@ def scaling_matrix(direction: Float[Tensor, "*several d"], factor: float) -> Flo
     Raises:
         ValueError: a factor or direction that is not finite, or a direction that is zero.
     """
-    rows = torch.atleast_2d(to_double(torch.as_tensor(direction)))
-    if rows.ndim != 2 or not torch.isfinite(rows).all() or not abs(factor) < float("inf"):
+    check_finite(factor=factor)
+    rows = torch.atleast_2d(to_double(as_numbers(direction, "a direction")))
+    if rows.ndim != 2 or not torch.isfinite(rows).all():
         raise ValueError(
-            "expected a finite factor and finite directions (d,) or (n, d); "
-            f"got factor {factor} and shape {tuple(rows.shape)}"
+            f"expected finite directions (d,) or (n, d); got shape {tuple(rows.shape)}"
         )
     _, sizes, basis = torch.linalg.svd(rows, full_matrices=False)
     basis = basis[sizes > sizes.sum() * max(rows.shape) * torch.finfo(torch.float64).eps]
@@ -159,12 +160,11 @@ def plane_rotation(
     Raises:
         ValueError: as `rotation_matrix`.
     """
-    source = to_double(torch.as_tensor(source)).flatten()
+    source = to_double(as_numbers(source, "a source")).flatten()
     size = len(source)
     source = as_direction(source, size, "inputs of a rotation")
-    target = as_direction(torch.as_tensor(target).flatten(), size, "numbers of the source").to(
-        source
-    )
+    target = as_numbers(target, "a target").flatten()
+    target = as_direction(target, size, "numbers of the source").to(source)
     if not (source.any() and target.any()):
         raise ValueError("expected directions that are not zero")
     first, toward = source / source.norm(), target / target.norm()
@@ -175,9 +175,9 @@ def plane_rotation(
     second = second - (second @ first) * first
     basis = torch.stack([first, second / second.norm()])
     full = torch.atan2(basis[1] @ toward, first @ toward)
+    if angle is not None:
+        check_finite(angle=angle)
     theta = full if angle is None else full.new_tensor(angle)
-    if not torch.isfinite(theta):
-        raise ValueError(f"expected a finite angle in radians, got {angle}")
     cos, sin = theta.cos(), theta.sin()
     return basis, torch.stack([torch.stack([cos - 1, -sin]), torch.stack([sin, cos - 1])])
 
@@ -191,7 +191,7 @@ def _check_size(matrix: Tensor, axis: int, size: int, of: str) -> None:
 
 
 def _scaling_for(direction: Tensor, size: int, factor: float) -> Float[Tensor, "d d"]:
-    direction = torch.as_tensor(direction)
+    direction = as_numbers(direction, "a direction")
     if direction.ndim not in (1, 2) or direction.shape[-1] != size:
         raise ValueError(
             f"expected a direction of shape ({size},), or several as (n, {size}); "

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlbilinear.checks import as_numbers
 from rlbilinear.quadratic import to_double
 
 
@@ -49,8 +50,12 @@ def add_bias_map(layer: nn.Module, bias: Float[Tensor, "channels height width"])
         bias: of the shape of one output.
 
     Raises:
+        TypeError: the layer is no module.
         ValueError: the bias is not finite, or not of the shape of a bias that is there already.
     """
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"expected a module, got {layer!r}")
+    bias = as_numbers(bias, "a bias")
     if not torch.isfinite(bias).all():
         raise ValueError("expected a bias of finite numbers, got nan or infinity")
     if isinstance(layer, PositionBias):

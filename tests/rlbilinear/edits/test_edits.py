@@ -424,7 +424,7 @@ def test_bad_edits_are_refused():
         RotateOutput(u, -2 * u)(layer)
     with pytest.raises(ValueError, match="filters of 5 inputs"):
         RotateFilters(u, torch.ones(4), torch.ones(4))(layer)
-    with pytest.raises(ValueError, match="finite angle"):
+    with pytest.raises(ValueError, match="angle must be a finite number"):
         rotation_matrix(torch.eye(2)[0], torch.eye(2)[1], float("nan"))
     with pytest.raises(TypeError, match="of a network, such as an agent; got BilinearLinear"):
         ScaleOutput(u, 0.0).at("dense")(layer)

@@ -57,7 +57,7 @@ def interchange_grid(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "layer", "subspace", "rank", value)
+    check_table(table, "layer", "subspace", "rank", value)
     layers = list(dict.fromkeys(table["layer"]))
     table = table[table[value].notna()].fillna({"rank": 0})
     panels = {name: rows for name, rows in table.groupby("subspace", sort=False)}
@@ -103,7 +103,7 @@ def dose_response(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "intervention", "kind", "factor", "metric", "value", "low", "high")
+    check_table(table, "intervention", "kind", "factor", "metric", "value", "low", "high")
     metrics = list(dict.fromkeys(table["metric"]))
     columns = min(len(metrics), 2)
     rows = -(-len(metrics) // columns)
@@ -124,7 +124,7 @@ def dose_response(
         axes.grid(axis="y", alpha=0.3)
     for axes in panels[len(metrics) :]:
         axes.remove()
-    _legend(figure, panels[: len(metrics)])
+    legend_below(figure, panels[: len(metrics)])
     figure.suptitle(title)
     return figure
 
@@ -148,7 +148,7 @@ def forest(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "intervention", "kind", "effect", "low", "high")
+    check_table(table, "intervention", "kind", "effect", "low", "high")
     names = list(dict.fromkeys(table["intervention"]))
     figure = Figure(figsize=(WIDTH, 1.7 + 0.55 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -170,7 +170,7 @@ def forest(
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"{effect}, 95% interval over levels")
     axes.grid(axis="x", alpha=0.3)
-    _legend(figure, [axes])
+    legend_below(figure, [axes])
     figure.suptitle(title)
     return figure
 
@@ -196,7 +196,7 @@ def probe_scores(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "features", "layer", "value", "low", "high")
+    check_table(table, "features", "layer", "value", "low", "high")
     layers = list(dict.fromkeys(table["layer"].dropna()))
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -218,7 +218,7 @@ def probe_scores(
     )
     axes.set(xlabel="layer", ylabel=f"{score}\n(95% interval over levels)", ylim=(0, 1.03))
     axes.grid(axis="y", alpha=0.3)
-    _legend(figure, [axes])
+    legend_below(figure, [axes])
     figure.suptitle(title)
     return figure
 
@@ -240,7 +240,7 @@ def precision_recall(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "features", "recall", "precision")
+    check_table(table, "features", "recall", "precision")
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes = figure.subplots()
     colours = _colours(table, "features")
@@ -250,7 +250,7 @@ def precision_recall(
     axes.axhline(base_rate, color="black", linestyle=":", label=f"base rate {base_rate:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
     axes.grid(alpha=0.3)
-    _legend(figure, [axes])
+    legend_below(figure, [axes])
     figure.suptitle(title)
     return figure
 
@@ -270,7 +270,7 @@ def writer_shares(
     Raises:
         ValueError: a column is missing, or there are no rows.
     """
-    _check(table, "writer", "quantity", "share")
+    check_table(table, "writer", "quantity", "share")
     writers = list(dict.fromkeys(table["writer"]))
     quantities = list(dict.fromkeys(table["quantity"]))
     height = 0.8 / len(quantities)
@@ -289,12 +289,13 @@ def writer_shares(
     axes.margins(x=0.1)
     axes.set_xlabel("share")
     axes.grid(axis="x", alpha=0.3)
-    _legend(figure, [axes])
+    legend_below(figure, [axes])
     figure.suptitle(title)
     return figure
 
 
-def _check(table: pd.DataFrame, *columns: str) -> None:
+def check_table(table: pd.DataFrame, *columns: str) -> None:
+    """Raise a ValueError that names the columns, unless a table has them and rows."""
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(
@@ -314,7 +315,7 @@ def _colours(table: pd.DataFrame, column: str) -> dict[str, str]:
     return coloured | dict.fromkeys(controls, CONTROL)
 
 
-def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
     """Put one legend below all panels, each entry once."""
     entries: dict[str, Artist] = {}
     for axes in panels:

@@ -1,0 +1,81 @@
+"""Drawing tables of scores: against the number of channels.
+
+As in `rlbilinear.probes.figures`, every function takes a table whose columns its docstring names.
+"""
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from rlbilinear.probes.figures import COLOURS, CONTROL, STYLE, WIDTH, check_table, legend_below
+
+SCORES = {
+    "average_precision": "average precision",
+    "f1": "F1",
+    "brier": "Brier score",
+    "top1": "share of right cells",
+    "r2": "R²",
+    "distance": "error in cells",
+}
+"""What the scores of `rlbilinear.probes.reading.probe_report` are called."""
+
+METHODS = {"f_test": "F-test", "mutual_information": "mutual information", "l1": "L1"}
+"""What the rankings of `rlbilinear.probes.sparse` are called."""
+
+
+@rc_context(STYLE)
+def sparsity_curve(
+    table: pd.DataFrame,
+    *,
+    score: str = "average_precision",
+    title: str = "How well few channels read the concept, on held-out levels",
+) -> Figure:
+    """Draw a score against the number of channels read, for each way to choose them.
+
+    Args:
+        table: from `rlbilinear.probes.sparse.sparsity_table`: columns ``features``, ``method``,
+            ``draw``, ``k`` and the score with its ``_low`` and ``_high``; ``base_rate``, if it is
+            there, is drawn across.
+        score: the column to draw.
+        title: what is seen.
+
+    Raises:
+        ValueError: a column is missing, or there are no rows.
+    """
+    check_table(table, "features", "method", "draw", "k", score, f"{score}_low", f"{score}_high")
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = figure.subplots()
+    controls = iter(("--", ":", "-."))
+    colours = iter(COLOURS)
+    trained = table["features"].iloc[0]
+    for (features, method), group in table.groupby(["features", "method"], sort=False):
+        control = features != trained
+        if method == "random":
+            for draw, rows in group.groupby("draw"):
+                label = "random channels" if draw == group["draw"].min() else None
+                axes.plot(rows["k"], rows[score], color=CONTROL, linewidth=0.7, label=label)
+            continue
+        by = METHODS.get(method, method)
+        colour = CONTROL if control else next(colours)
+        axes.plot(
+            group["k"], group[score], next(controls) if control else "-", marker="o", ms=4,
+            color=colour, label=f"{features}, by {by}" if control else by,
+        )  # fmt: skip
+        axes.fill_between(
+            group["k"], group[f"{score}_low"], group[f"{score}_high"], color=colour, alpha=0.15,
+            linewidth=0,
+        )  # fmt: skip
+    if "base_rate" in table and score == "average_precision":
+        base = table["base_rate"].iloc[0]
+        axes.axhline(base, color="black", linestyle=":", label=f"base rate {base:.3f}")
+    counts = sorted(table["k"].unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:g}" for count in counts])
+    axes.set(
+        xlabel="channels read", ylabel=f"{SCORES.get(score, score)}\n(95% interval over levels)"
+    )
+    axes.minorticks_off()
+    axes.grid(axis="y", alpha=0.3)
+    legend_below(figure, [axes])
+    figure.suptitle(title)
+    return figure

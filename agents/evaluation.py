@@ -1,5 +1,6 @@
 """Playing levels and keeping score: one row a level, with intervals by level."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,17 @@ from tqdm import tqdm
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.finite import broken_rows, likeliest
-from rlbilinear.envs import ACTIONS_OF_MOVE, NUM_ACTIONS, Maze, Move, ProcgenVecEnv, shortest_path
-from rlbilinear.envs.state import parse
+from rlbilinear.envs import (
+    ACTIONS_OF_MOVE,
+    NUM_ACTIONS,
+    Maze,
+    Move,
+    ProcgenVecEnv,
+    level_state,
+    shortest_path,
+    unplayable,
+)
+from rlbilinear.envs.games import check_game, check_level_seed, check_mode, is_whole
 
 Policy = Callable[[UInt8[np.ndarray, "batch 3 64 64"]], Float[Tensor, "batch actions"]]
 """From observations to action logits: `Agent.logits` is one, and so are the baselines."""
@@ -50,13 +60,16 @@ def evaluate(
     mode: str = "easy",
     greedy: bool = False,
     seed: int = 0,
+    episodes: int = 1,
+    skip_unplayable: bool = False,
     chunk: int = 128,
     progress: bool = True,
     not_finite: Literal["raise", "count"] = "raise",
 ) -> pd.DataFrame:
-    """Play one episode on each level.
+    """Play each level exactly so many times.
 
-    A level's random choices come from ``(seed, level)`` alone, by the Gumbel-max trick: two agents
+    A level is what the simulator begins with ``num_levels=1, start_level=level``. An episode's
+    random choices come from ``(seed, level, episode)`` alone, by the Gumbel-max trick: two agents
     on the same level share them, whatever else is played beside it, and choose the same action
     wherever their policies are the same.
 
@@ -67,45 +80,89 @@ def evaluate(
         mode: the game's distribution mode.
         greedy: take the likeliest action instead of sampling.
         seed: of the sampling.
-        chunk: how many levels are played side by side; bounds memory.
+        episodes: how many of each level. In few games a level has chances of its own, so greedy
+            ones are alike.
+        skip_unplayable: leave out levels that are over at the first step, without a reward,
+            whatever one does (`rlbilinear.envs.unplayable`): the same for all agents.
+        chunk: how many episodes are played side by side; bounds memory.
         progress: show a bar.
         not_finite: what becomes of an episode in which the agent's logits are not finite, so that
             there is no action: ``raise`` ends all with an error; ``count`` ends the episode there,
             without success, and says so in a column ``not_finite``.
 
     Returns:
-        A row a level, in the order given: ``level``, ``return``, ``steps``, ``success`` (the game
-        counts the level as completed within its step limit), and for mazes ``shortest`` (moves
-        from start to cheese) and ``solved`` (success within 2 x shortest + 10 steps, a harder
-        test: aimless walks succeed too).
+        A row an episode, level by level in the order given: ``level``, ``episode`` (from 0),
+        ``return``, ``steps``, ``success`` (the game counts the level as completed within its step
+        limit), for mazes ``shortest`` (moves from start to cheese) and ``solved`` (success within
+        2 x shortest + 10 steps, a harder test: aimless walks succeed too), and ``unplayable``.
 
     Raises:
-        ValueError: no levels, a level twice, an unknown game or mode, of which the choices are
-            listed, or a policy that does not score the game's 15 actions.
+        ValueError: no levels, a level twice, one that is no level seed, an unknown game or mode, a
+            policy that does not score the game's 15 actions, or another argument that is not
+            accepted; the choices are listed.
         FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
+    if not isinstance(agent, Agent) and not callable(agent):
+        raise ValueError(
+            f"expected an Agent or a function from observations to logits, got {agent!r}"
+        )
     if not_finite not in ("raise", "count"):
         raise ValueError(f"unknown not_finite={not_finite!r}; choose from raise, count")
-    seeds = [int(level) for level in levels]
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"expected different levels, at least one; got {seeds[:10]}")
-    policy: Policy = agent
+    policy: Policy
     if isinstance(agent, Agent):
         policy = agent.logits if not_finite == "raise" else partial(_logits_or_nan, agent)
+    else:
+        policy = agent
     game = game or (agent.config.game if isinstance(agent, Agent) else None)
     if game is None:
         raise ValueError("a policy that is no Agent needs game=")
-    env = ProcgenVecEnv(game, min(chunk, len(seeds)), mode=mode)
-    rows: list[Row] = []
+    check_game(game)
+    check_mode(game, mode)
+    for name, value, least in (("seed", seed, 0), ("episodes", episodes, 1), ("chunk", chunk, 1)):
+        if not is_whole(value) or value < least:
+            raise ValueError(f"{name} must be an integer from {least} on, got {value!r}")
+    seeds = _distinct(levels)
+    lost = dict(zip(seeds, unplayable(game, seeds, mode).tolist(), strict=True))
+    if skip_unplayable:
+        seeds = [level for level in seeds if not lost[level]]
+        if not seeds:
+            raise ValueError(f"all levels are unplayable and left out: {list(lost)[:10]}")
+    planned = [Episode(level, number, lost[level]) for level in seeds for number in range(episodes)]
+    env = ProcgenVecEnv(game, min(chunk, len(planned)), mode=mode)
     try:
-        with tqdm(total=len(seeds), desc=f"{game} levels", disable=not progress) as bar:
-            for first in range(0, len(seeds), env.num_envs):
-                part = seeds[first : first + env.num_envs]
-                rows += _play(env, policy, part, greedy, seed, bar, not_finite == "count")
+        with tqdm(total=len(planned), desc=f"{game} levels", disable=not progress) as bar:
+            for first in range(0, len(planned), env.num_envs):
+                some = planned[first : first + env.num_envs]
+                _play(env, policy, some, greedy, seed, bar, not_finite == "count")
     finally:
         env.close()
-    table = pd.DataFrame([row.as_dict() for row in rows])
-    return table if not_finite == "raise" else table.assign(not_finite=[r.broken for r in rows])
+    table = pd.DataFrame([episode.as_dict() for episode in planned])
+    return table if not_finite == "raise" else table.assign(not_finite=[e.broken for e in planned])
+
+
+def _distinct(levels: Iterable[int]) -> list[int]:
+    """Return different level seeds, at least one; raise ValueError for anything else."""
+    if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
+        raise ValueError(f"levels are level seeds, such as range(100); got {levels!r}")
+    seeds = [check_level_seed(level) for level in levels]
+    twice = next((level for level, count in Counter(seeds).items() if count > 1), None)
+    if not seeds or twice is not None:
+        got = "none" if twice is None else f"{twice} twice (episodes= plays each several times)"
+        raise ValueError(f"expected different levels, at least one; got {got}")
+    return seeds
+
+
+def by_level(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a level, of the results of `evaluate`.
+
+    Returns:
+        ``level``, ``episodes`` (how many were played), the means of the metrics over them, and
+        ``unplayable``.
+    """
+    levels = results.groupby("level", sort=False)
+    means = levels[[name for name in METRICS if name in results]].mean().astype(float)
+    means.insert(0, "episodes", levels.size())
+    return means.assign(unplayable=levels["unplayable"].first()).reset_index()
 
 
 def summary(
@@ -121,9 +178,11 @@ def summary(
 
     Returns:
         One row a metric (``return``, ``success``, ``solved`` for mazes, ``steps``), with columns
-        ``mean``, ``low``, ``high`` and ``levels``.
+        ``mean``, ``low``, ``high``, and the numbers of ``levels``, of ``episodes`` and of
+        ``unplayable`` levels.
     """
-    values = results[[name for name in METRICS if name in results]].astype(float)
+    levels = by_level(results)
+    values = levels[[name for name in METRICS if name in levels]]
     count = len(values)
     drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
     means = np.stack([values.to_numpy()[rows].mean(0) for rows in drawn])
@@ -134,16 +193,20 @@ def summary(
             "low": np.quantile(means, tail, axis=0),
             "high": np.quantile(means, 1 - tail, axis=0),
             "levels": count,
+            "episodes": len(results),
+            "unplayable": int(levels["unplayable"].sum()),
         }
     )
 
 
 @dataclass
-class Row:
+class Episode:
     """An episode so far."""
 
     level: int
-    shortest: int | None
+    number: int
+    unplayable: bool
+    shortest: int | None = None
     reward: float = 0.0
     steps: int = 0
     success: bool = False
@@ -153,6 +216,7 @@ class Row:
         """Return the table's row."""
         row: dict[str, float | int | bool] = {
             "level": self.level,
+            "episode": self.number,
             "return": self.reward,
             "steps": self.steps,
             "success": self.success,
@@ -160,42 +224,40 @@ class Row:
         if self.shortest is not None:
             row["shortest"] = self.shortest
             row["solved"] = self.success and self.steps <= 2 * self.shortest + 10
+        row["unplayable"] = self.unplayable
         return row
 
 
 def start_levels(env: ProcgenVecEnv, levels: Sequence[int]) -> UInt8[np.ndarray, "envs 3 64 64"]:
     """Put each environment at the start of a level, and return the observations.
 
-    The level range in each state is narrowed to one level, then all are told to start anew.
-
     Raises:
-        ValueError: not one level for each environment.
+        ValueError: not one level for each environment, or one that is no level seed.
     """
     if len(levels) != env.num_envs:
         raise ValueError(f"got {len(levels)} levels for {env.num_envs} environments")
-    state = parse(env.get_states([0])[0])
-    narrowed = (
-        state.options._replace(level_seed_low=level, level_seed_high=level + 1) for level in levels
-    )
-    env.set_states([state._replace(options=options).to_bytes() for options in narrowed])
-    return np.asarray(env.step(np.full(env.num_envs, -1))[0])
+    env.set_states([level_state(env.env_name, at, env.mode, **env.options) for at in levels])
+    return env.observe()
 
 
 def _play(
     env: ProcgenVecEnv,
     policy: Policy,
-    levels: list[int],
+    episodes: Sequence[Episode],
     greedy: bool,
     seed: int,
     bar: tqdm,
     count_broken: bool,
-) -> list[Row]:
-    spare = env.num_envs - len(levels)
+) -> None:
+    """Play these episodes side by side, one in each environment, and note how they end."""
+    spare = env.num_envs - len(episodes)
+    levels = [episode.level for episode in episodes]
     observations = start_levels(env, levels + levels[:1] * spare)
-    rows = [Row(level, _shortest(env, index)) for index, level in enumerate(levels)]
-    noise = [np.random.default_rng([seed, level]) for level in levels]
+    for index, episode in enumerate(episodes):
+        episode.shortest = _shortest(env, index)
+    noise = [np.random.default_rng([seed, each.level, each.number]) for each in episodes]
     actions = np.zeros(env.num_envs, np.int64)
-    playing = list(range(len(levels)))
+    playing = list(range(len(episodes)))
     while playing:
         scores = policy(observations[playing]).cpu().numpy()
         if scores.shape != (len(playing), NUM_ACTIONS):
@@ -203,9 +265,9 @@ def _play(
         if count_broken:
             broken = broken_rows(scores)
             for index in np.array(playing)[broken]:
-                rows[index].broken = True
+                episodes[index].broken = True
             bar.update(int(broken.sum()))
-            scores, playing = scores[~broken], [i for i in playing if not rows[i].broken]
+            scores, playing = scores[~broken], [i for i in playing if not episodes[i].broken]
             if not playing:
                 break
         if not greedy:
@@ -214,13 +276,12 @@ def _play(
         shown, rewards, dones, infos = env.step(actions)
         observations = np.asarray(shown)
         for index in playing:
-            rows[index].reward += float(rewards[index])
-            rows[index].steps += 1
+            episodes[index].reward += float(rewards[index])
+            episodes[index].steps += 1
             if dones[index]:
-                rows[index].success = infos[index]["prev_level_complete"]
+                episodes[index].success = infos[index]["prev_level_complete"]
                 bar.update()
         playing = [index for index in playing if not dones[index]]
-    return rows
 
 
 def _logits_or_nan(

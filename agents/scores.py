@@ -124,7 +124,7 @@ def final_scores(
     file = run / FINAL
     if file.is_file():
         kept = pd.read_csv(file)
-        if {"levels", "mode", "weights", "level"} <= {*kept} and key == [
+        if {"levels", "mode", "weights", "level", "unplayable"} <= {*kept} and key == [
             *zip(kept["levels"], kept["mode"], kept["weights"], kept["level"], strict=True)
         ]:
             return kept

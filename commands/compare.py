@@ -52,6 +52,8 @@ class CompareOptions(TrainOptions):
     """make the report without training"""
     final_levels: int = 200
     """levels of each set, training and held-out, on which the final agents are scored"""
+    skip_unplayable: bool = False
+    """leave out levels that are over at the first step without a reward, whatever the agent does"""
     margin: float = 0.1
     """normalised scores that differ by less count as comparable"""
     ray: bool = True
@@ -199,6 +201,7 @@ def report(options: CompareOptions, runs: Sequence[Run]) -> str:
         final_levels=options.final_levels,
         device=options.device,
         progress=options.progress,
+        skip_unplayable=options.skip_unplayable,
     )
     scores = summary.summarise(found)
     over_games = summary.aggregate(found)
@@ -226,7 +229,8 @@ def report(options: CompareOptions, runs: Sequence[Run]) -> str:
         (folder / "report.txt").write_text(said + "\n")
         tensorboard.write(folder / "tensorboard", found, pictures, said)
         counts = {"frames": found.frames, "final_levels": options.final_levels}
-        write_json(folder / MARKER, {**counts, "margin": options.margin, **provenance()})
+        rules = {"margin": options.margin, "skip_unplayable": options.skip_unplayable}
+        write_json(folder / MARKER, {**counts, **rules, **provenance()})
     return said
 
 

@@ -13,6 +13,7 @@ from rlbilinear.envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
 from rlbilinear.envs.grid import Cell
 from rlbilinear.envs.heist import Heist
 from rlbilinear.envs.heist_things import Colour, Item
+from rlbilinear.envs.level_states import level_state
 from rlbilinear.envs.levels import (
     EVALUATION,
     FITTING,
@@ -27,6 +28,8 @@ from rlbilinear.envs.measures import MEASURES, Measure, measure_table
 from rlbilinear.envs.moves import ACTIONS_OF_MOVE, MOVE_OF_ACTION, STEP_OF_MOVE, Move
 from rlbilinear.envs.observation import observe, placements
 from rlbilinear.envs.pairs import ContrastPair, cheese_moved_pair, cheese_pair, top_right_pair
+from rlbilinear.envs.places import Region
+from rlbilinear.envs.playable import unplayable
 from rlbilinear.envs.render import (
     Window,
     agent_view,
@@ -38,7 +41,7 @@ from rlbilinear.envs.render import (
     window,
 )
 from rlbilinear.envs.routes import key_route
-from rlbilinear.envs.sampling import Constraints, Region, sample_levels
+from rlbilinear.envs.sampling import Constraints, sample_levels
 from rlbilinear.envs.simulator import Simulator, silence_gym_notice
 from rlbilinear.envs.solver import (
     Divergence,
@@ -54,6 +57,7 @@ from rlbilinear.envs.state_checks import validate_state
 from rlbilinear.envs.tails import CoinrunTail, HeistTail, MazeTail
 from rlbilinear.envs.topology import (
     components,
+    dead_ends,
     is_connected,
     is_tree,
     off_distribution,
@@ -111,6 +115,7 @@ __all__ = [
     "cheese_moved_pair",
     "cheese_pair",
     "components",
+    "dead_ends",
     "decision_square",
     "distances",
     "expert_moves",
@@ -119,6 +124,7 @@ __all__ = [
     "is_connected",
     "is_tree",
     "key_route",
+    "level_state",
     "measure_table",
     "observe",
     "off_distribution",
@@ -131,6 +137,7 @@ __all__ = [
     "top_right",
     "top_right_pair",
     "top_row_first",
+    "unplayable",
     "validate_state",
     "vector_field",
     "window",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from rlbilinear.envs.schedule import Order, Schedule, Situation
+from rlbilinear.envs.schedule import Order, Playable, Schedule, check_order
 from rlbilinear.envs.simulator import Simulator
 from rlbilinear.envs.state import episode_clock
 
@@ -51,9 +51,9 @@ class Episodes:
     Args:
         env_name: one of `GAMES`.
         num_envs: number of copies.
-        levels: what to play, again at every reset and end of an episode; see `Schedule`. None
-            plays levels that the simulator generates.
-        order: of the given levels, "in turn" or "random".
+        levels: what to play, again at every reset and end of an episode: level seeds, values or
+            states; see `Schedule`. None plays levels that the simulator draws.
+        order: of the given levels, "in turn" or "random"; None is "in turn".
         mode: distribution mode of generated levels; None is "easy".
         num_levels: number of generated levels; 0 takes all from `start_level` on.
         start_level: seed of the first generated level.
@@ -61,6 +61,9 @@ class Episodes:
         num_threads: the simulator's threads.
         human_view: also render the human view at each step (slow).
         options: the switches of generated levels, see `Simulator.OPTIONS`.
+
+    Attributes:
+        fresh: nothing was played, set or restarted since this was made.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
@@ -72,8 +75,8 @@ class Episodes:
         env_name: str,
         num_envs: int,
         *,
-        levels: Sequence[Situation | bytes] | None = None,
-        order: Order = "in turn",
+        levels: Sequence[Playable] | None = None,
+        order: Order | None = None,
         mode: str | None = None,
         num_levels: int = 0,
         start_level: int = 0,
@@ -82,14 +85,20 @@ class Episodes:
         human_view: bool = False,
         **options: bool,
     ) -> None:
-        if levels is not None and (mode or num_levels or start_level or options):
+        check_order(order)
+        if levels is None and order is not None:
             raise ValueError(
-                "given levels carry their own mode and switches: leave out mode, num_levels, "
-                f"start_level{''.join(f', {name}' for name in options)}"
+                f"order={order!r} is of given levels=: without these, the simulator draws each "
+                "level at random from num_levels and start_level"
             )
-        self.schedule = None if levels is None else Schedule(levels, env_name, num_envs, order)
-        self.env_name, self.num_envs = env_name, num_envs
-        self.mode = mode or "easy" if self.schedule is None else self.schedule.mode
+        if levels is not None and (num_levels or start_level):
+            raise ValueError("levels= says which there are: leave out num_levels and start_level")
+        self.schedule: Schedule | None = None
+        if levels is not None:
+            self.schedule = Schedule(levels, env_name, num_envs, order, mode=mode, options=options)
+            mode = self.schedule.mode
+        self.env_name, self.num_envs, self.options = env_name, num_envs, options
+        self.mode = "easy" if mode is None else mode
         self._make = functools.partial(
             Simulator,
             env_name,
@@ -102,6 +111,7 @@ class Episodes:
             **options,
         )
         self._simulator = self._make(seed=seed)
+        self.fresh = True
         if self.schedule is not None:
             self.schedule.restart(seed)
         self._returns = np.zeros(num_envs)
@@ -113,6 +123,7 @@ class Episodes:
 
     def restart(self, seed: int | None = None) -> None:
         """Begin another episode everywhere; with a seed, the sequence of levels begins anew."""
+        self.fresh = False
         if seed is not None:
             if self.schedule is None:
                 another = self._make(seed=seed)
@@ -190,8 +201,6 @@ class Episodes:
         self._simulator.close()
 
     def _begin_all(self) -> None:
-        self.fresh = True
-        """Nothing was played or set since the last restart."""
         if self.schedule is None:
             (state,) = self._simulator.get_states([0])
             _, self._limits[:] = episode_clock(state)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 NUM_ACTIONS = 15
+FRAMES_PER_SECOND = 15
+"""At which the games are played by people, and videos of them are shown."""
 NUM_LEVELS = 2**31 - 1
 """How many levels a game can generate: their seeds are 0 to `NUM_LEVELS - 1`."""
 
@@ -75,7 +77,7 @@ def check_background(env_name: str, index: int) -> int:
 
 def check_game(env_name: str) -> None:
     """Raise ValueError, listing the games, unless this is one."""
-    if env_name not in GAMES:
+    if not isinstance(env_name, str) or env_name not in GAMES:
         raise ValueError(f"unknown game {env_name!r}; choose one of {', '.join(GAMES)}")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from rlbilinear.envs.games import is_whole
 from rlbilinear.envs.moves import Move
 from rlbilinear.envs.state import WALL
 
@@ -60,7 +61,7 @@ def cells_of(mask: Bool[np.ndarray, "rows columns"]) -> tuple[Cell, ...]:
 
 def check_cell(cell: Cell) -> None:
     """Raise ValueError unless it is a `Cell` of whole numbers; a bare pair is none."""
-    if not isinstance(cell, Cell) or not all(isinstance(i, int | np.integer) for i in cell):
+    if not isinstance(cell, Cell) or not all(map(is_whole, cell)):
         raise ValueError(f"a position is a Cell(row, column), got {cell!r}")
 
 

@@ -17,13 +17,14 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float64, Int64, UInt8
 
+from rlbilinear.envs.argument_names import takes_procgen_names
 from rlbilinear.envs.episodes import Ended, Episodes
-from rlbilinear.envs.games import GAMES, NUM_ACTIONS, NUM_LEVELS
-from rlbilinear.envs.schedule import Order, Situation
+from rlbilinear.envs.games import FRAMES_PER_SECOND, GAMES, NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.schedule import Order, Playable
 
 _OBSERVATIONS = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
 _ACTIONS = gymnasium.spaces.Discrete(NUM_ACTIONS)
-_METADATA = {"render_modes": ["rgb_array"], "render_fps": 15}
+_METADATA = {"render_modes": ["rgb_array"], "render_fps": FRAMES_PER_SECOND}
 _VECTOR_METADATA = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
 Image = UInt8[np.ndarray, "64 64 3"]
 Images = UInt8[np.ndarray, "envs 64 64 3"]
@@ -49,18 +50,22 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
     `level_complete`, whether the simulator counts the level as completed. The simulator never shows
     the frame after the last action: the last observation of an episode is repeated instead.
 
-    `reset(seed=...)` begins the sequence of levels anew, the same for the same seed; without a
-    seed, the first reset draws one.
+    A reset always begins another episode, on the next level. `reset(seed=...)` begins the sequence
+    of levels anew, the same for the same seed; without a seed, the first reset draws one.
 
     Args:
         env_name: one of `GAMES`; `gymnasium.make` knows it from the id.
-        levels: what to play, episode after episode: `Maze`, `Heist` or states as bytes.
-        order: of given levels: "in turn" or "random".
+        levels: what to play, episode after episode: level seeds, of any game; or `Maze`, `Heist` or
+            states as bytes.
+        order: of given levels: "in turn" (None is that) or "random".
         mode: distribution mode of generated levels; None is "easy".
         num_levels: number of generated levels; 0 takes all from `start_level` on.
         start_level: seed of the first generated level.
+        seed: of the sequence of levels, until a reset gives another: procgen's `rand_seed`, which
+            has the same levels there. None draws one.
         render_mode: None, or "rgb_array" for the 512x512 human view in `render` (slow).
-        options: ProcGen's own switches for generated levels, see `Simulator.OPTIONS`.
+        options: ProcGen's own switches for generated levels, see `Simulator.OPTIONS`; and its names
+            of arguments above: `distribution_mode` and `rand_seed`.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
@@ -69,15 +74,17 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
 
     metadata = _METADATA
 
+    @takes_procgen_names
     def __init__(
         self,
         env_name: str,
         *,
-        levels: Sequence[Situation | bytes] | None = None,
-        order: Order = "in turn",
+        levels: Sequence[Playable] | None = None,
+        order: Order | None = None,
         mode: str | None = None,
         num_levels: int = 0,
         start_level: int = 0,
+        seed: int | None = None,
         render_mode: str | None = None,
         **options: bool,
     ) -> None:
@@ -90,23 +97,24 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
             mode=mode,
             num_levels=num_levels,
             start_level=start_level,
+            seed=0 if seed is None else seed,
             num_threads=0,
             human_view=render_mode is not None,
             **options,
         )
         self.observation_space, self.action_space = _OBSERVATIONS, _ACTIONS
-        self._over, self._reset_once = True, False
+        self._over, self._seeded = True, seed is not None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Image, dict[str, Any]]:
         """Begin another episode, and return its first observation; no options are known."""
         super().reset(seed=seed)
-        if seed is not None or not self._reset_once:
+        if seed is not None or not self._seeded:
             self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)))
         elif not self._over:  # at an end, the simulator goes on to the next level by itself
             self._episodes.restart()
-        self._over, self._reset_once = False, True
+        self._over, self._seeded = False, True
         self._last = self._episodes.images()[0]
         self._picture = self._human_view()
         return self._last.copy(), self._info()
@@ -158,7 +166,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         env_name: one of `GAMES`; `gymnasium.make_vec` knows it from the id.
         num_envs: number of copies.
         num_threads: the simulator's threads.
-        arguments: the others of `ProcgenEnv`.
+        levels: as the following ones and `options`, of `ProcgenEnv`, whose description they have.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
@@ -167,30 +175,43 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
 
     metadata = _VECTOR_METADATA
 
+    @takes_procgen_names
     def __init__(
         self,
         env_name: str,
         num_envs: int = 1,
         *,
+        levels: Sequence[Playable] | None = None,
+        order: Order | None = None,
+        mode: str | None = None,
+        num_levels: int = 0,
+        start_level: int = 0,
+        seed: int | None = None,
         num_threads: int = 4,
         render_mode: str | None = None,
-        **arguments: Any,
+        **options: bool,
     ) -> None:
         self.closed = True  # as long as there is nothing to close
         self.render_mode = _checked(render_mode)
         self._episodes = Episodes(
             env_name,
             num_envs,
+            levels=levels,
+            order=order,
+            mode=mode,
+            num_levels=num_levels,
+            start_level=start_level,
+            seed=0 if seed is None else seed,
             num_threads=num_threads,
             human_view=render_mode is not None,
-            **arguments,
+            **options,
         )
         self.closed = False
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = _OBSERVATIONS, _ACTIONS
         self.observation_space = batch_space(_OBSERVATIONS, num_envs)
         self.action_space = batch_space(_ACTIONS, num_envs)
-        self._reset_once = False
+        self._begun, self._seeded = False, seed is not None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -209,9 +230,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         if options and "reset_mask" in options:
             raise ValueError("environments reset themselves when an episode ends: no reset_mask")
         super().reset(seed=seed)
-        restart = seed is not None or not self._reset_once
-        self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)) if restart else None)
-        self._reset_once = True
+        if seed is not None or not self._seeded:
+            self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)))
+        elif self._begun:
+            self._episodes.restart()
+        self._begun = self._seeded = True
         self._last = self._episodes.images()
         return self._last, self._infos()
 
@@ -225,7 +248,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         dict[str, Any],
     ]:
         """Take an action in each environment; see the class for what ends give."""
-        if not self._reset_once:
+        if not self._begun:
             raise gymnasium.error.ResetNeeded("no episode was begun: reset first")
         self._episodes.act(actions)
         images, rewards, dones, ended = self._episodes.wait()

@@ -9,13 +9,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from rlbilinear.envs.games import (
-    MODE_CODES,
-    NUM_LEVELS,
-    check_background,
-    check_level_seed,
-    check_mode,
-)
+from rlbilinear.envs.games import MODE_CODES, NUM_LEVELS, check_background, check_mode
 from rlbilinear.envs.grid import Cell, Grid, cells_of, check_inside, square_grid
 from rlbilinear.envs.heist_things import (
     GEM,
@@ -26,10 +20,10 @@ from rlbilinear.envs.heist_things import (
     Colour,
     Item,
     check_heist,
-    level_state,
     pattern,
     things,
 )
+from rlbilinear.envs.level_states import level_state
 from rlbilinear.envs.simulator import template_state
 from rlbilinear.envs.state import ENTITY, PLAYER, SPACE, WALL, State, parse
 from rlbilinear.envs.tails import HeistTail
@@ -97,13 +91,13 @@ class Heist(Value):
 
     @classmethod
     def from_seed(cls, seed: int, mode: str = "easy") -> Heist:
-        """Return the level that the simulator generates from this seed, by asking it (2 ms).
+        """Return the level that the simulator generates from this seed, by asking it (1 ms).
 
         Raises:
             ValueError: the seed is no level seed, or the mode not one of heist's.
             ImportError: the simulator cannot be loaded.
         """
-        state = parse(level_state(check_level_seed(seed), mode))
+        state = parse(level_state("heist", seed, mode))
         everywhere = state.options._replace(level_seed_low=0, level_seed_high=NUM_LEVELS)
         return cls.from_bytes(state._replace(options=everywhere).to_bytes())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlbilinear.envs.games import BACKGROUNDS
 from rlbilinear.envs.grid import Cell
-from rlbilinear.envs.simulator import Simulator
+from rlbilinear.envs.level_states import level_state
 from rlbilinear.envs.state import PLAYER, SPACE, WALL, State, parse
 from rlbilinear.envs.tails import HeistTail
 
@@ -60,18 +60,10 @@ def things(entities: np.ndarray) -> list[Thing]:
     ]
 
 
-def level_state(seed: int, mode: str = "easy") -> bytes:
-    """Return the state in which the simulator begins a level; its range is that level alone."""
-    simulator = Simulator("heist", mode=mode, num_levels=1, start_level=seed, num_threads=0)
-    (raw,) = simulator.get_states()
-    simulator.close()
-    return raw
-
-
 @functools.cache
 def pattern(kind: int, theme: int) -> bytes:
     """Return an entity like the simulator's own of this kind and theme."""
-    entities = parse(level_state(_ALL_KEYS_LEVEL)).entities
+    entities = parse(level_state("heist", _ALL_KEYS_LEVEL)).entities
     place = [thing[:2] for thing in things(entities)].index((kind, theme))
     return entities[place : place + 1].tobytes()
 

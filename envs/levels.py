@@ -55,13 +55,19 @@ class Levels:
         """Return distinct random seeds of the range, the same for the same `seed`.
 
         Raises:
-            ValueError: there are not that many.
+            ValueError: there are not that many, or `seed` is no integer from 0 on.
         """
         self._check(number)
         return list(islice(self.shuffled(seed), number))
 
     def shuffled(self, seed: int) -> Iterator[int]:
-        """Yield each seed of the range once, in an order that is the same for the same `seed`."""
+        """Yield each seed of the range once, in an order that is the same for the same `seed`.
+
+        Raises:
+            ValueError: `seed` is no integer from 0 on.
+        """
+        if not is_whole(seed) or seed < 0:
+            raise ValueError(f"the seed of an order is an integer from 0 on, got {seed!r}")
         drawn: set[int] = set()
         random = np.random.default_rng(seed)
         while len(drawn) < self.count:
@@ -96,7 +102,7 @@ class Levels:
         return self.start < other.stop and other.start < self.stop
 
     def __contains__(self, seed: int) -> bool:
-        return self.start <= seed < self.stop
+        return is_whole(seed) and self.start <= seed < self.stop
 
     def __len__(self) -> int:
         return self.count

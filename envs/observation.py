@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import reprlib
 import struct
 import threading
 from collections.abc import Iterable
@@ -32,51 +33,58 @@ _all_but_mouse = operator.attrgetter(
 
 
 @overload
-def placements(level: Maze, cells: Iterable[Cell] | None = None) -> list[Maze]: ...
+def placements(state: Maze, cells: Iterable[Cell] | None = None) -> list[Maze]: ...
 @overload
-def placements(level: Heist, cells: Iterable[Cell] | None = None) -> list[Heist]: ...
+def placements(state: Heist, cells: Iterable[Cell] | None = None) -> list[Heist]: ...
 def placements(
-    level: Maze | Heist, cells: Iterable[Cell] | None = None
+    state: Maze | Heist, cells: Iterable[Cell] | None = None
 ) -> list[Maze] | list[Heist]:
-    """Return a situation with its mouse or agent on each of the cells, else the same.
+    """Return a state with its mouse or agent on each of the cells, else the same.
 
     Args:
-        level: the situation.
-        cells: where to; None takes all of `level.free_cells()`.
+        state: a maze or heist.
+        cells: where to; None takes all of `state.free_cells()`.
 
     Raises:
-        ValueError: names the cell that is outside or a wall.
+        ValueError: names the cell that is outside or a wall, or says that something else was given.
     """
-    where = level.free_cells() if cells is None else cells
-    if isinstance(level, Maze):
-        return [level.with_mouse(cell) for cell in where]
-    return [level.with_agent(cell) for cell in where]
+    if not isinstance(state, Maze | Heist):
+        raise ValueError(f"expected a Maze or a Heist, got {reprlib.repr(state)}")
+    where = state.free_cells() if cells is None else cells
+    if isinstance(state, Maze):
+        return [state.with_mouse(cell) for cell in where]
+    return [state.with_agent(cell) for cell in where]
 
 
-def observe(levels: Iterable[Maze | Heist]) -> UInt8[np.ndarray, "n 3 64 64"]:
-    """Return what the agent would see in each situation, drawn by the simulator without a step.
+def observe(states: Iterable[Maze | Heist]) -> UInt8[np.ndarray, "n 3 64 64"]:
+    """Return what the agent would see in each state, drawn by the simulator without a step.
 
     Sizes and modes may be mixed. Mazes that follow each other and differ in the mouse's cell alone,
     as `placements` makes them, cost little more than the drawing: `scripts/benchmark.py envs`
     measures it. The simulator is loaded at the first call.
 
+    Args:
+        states: mazes and heists; `Maze.from_seed` and `Heist.from_seed` make one of a level's seed.
+
     Raises:
-        ValueError: a situation is not sound (only one that was put together by hand can be), or
+        ValueError: a state is not sound (only one that was put together by hand can be), or
             something else was given.
         ImportError: the simulator cannot be loaded.
     """
-    levels = list(levels)
-    images = np.empty((len(levels), 64, 64, 3), np.uint8)
+    if isinstance(states, Maze | Heist) or not isinstance(states, Iterable):
+        raise ValueError(f"states are several mazes or heists, got {reprlib.repr(states)}")
+    states = list(states)
+    images = np.empty((len(states), 64, 64, 3), np.uint8)
     with _lock:
         scene: _MazeScene | None = None
-        for image, level in zip(images, levels, strict=True):
-            if isinstance(level, Maze):
-                if scene is None or not scene.shares(level):
-                    scene = _MazeScene(level)
-                simulator, state = _painter("maze"), scene.state(level.mouse)
+        for image, state in zip(images, states, strict=True):
+            if isinstance(state, Maze):
+                if scene is None or not scene.shares(state):
+                    scene = _MazeScene(state)
+                simulator, raw = _painter("maze"), scene.state(state.mouse)
             else:
-                simulator, state = _painter("heist"), drawable(level)
-            simulator.set_unchecked(0, state)
+                simulator, raw = _painter("heist"), drawable(state)
+            simulator.set_unchecked(0, raw)
             image[:] = simulator.observe().images[0]
     return images.transpose(0, 3, 1, 2)
 

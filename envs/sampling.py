@@ -4,36 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, get_args
 
 from rlbilinear.envs.games import check_mode, is_whole
-from rlbilinear.envs.grid import Cell, check_cell
 from rlbilinear.envs.levels import WORLD_SIZE, Level, Levels, generate_maze, maze_dim_of
-from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.places import Place, Region, cells_in, check_place, holds
 from rlbilinear.envs.solver import path_divergence, shortest_path
+from rlbilinear.envs.topology import dead_ends
 
-Corner = Literal["top right", "top left", "bottom right", "bottom left"]
 MOST_TRIED = 100_000
-
-
-class Region(NamedTuple):
-    """A square of cells in a corner of the maze proper, such as its top right 5x5 cells."""
-
-    side: int
-    """In cells; the whole maze when it is not larger than this."""
-    corner: Corner = "top right"
-
-    def holds(self, maze: Level | Maze, cell: Cell) -> bool:
-        """Return whether a cell of a maze lies in it.
-
-        Raises:
-            ValueError: it is no `Cell`.
-        """
-        check_cell(cell)
-        last = maze.margin + maze.maze_dim - 1
-        down = last - cell.row if "top" in self.corner else cell.row - maze.margin
-        across = last - cell.column if "right" in self.corner else cell.column - maze.margin
-        return 0 <= down < self.side and 0 <= across < self.side
 
 
 @dataclass(frozen=True)
@@ -46,6 +24,8 @@ class Constraints:
         cheese_in: where the cheese is.
         cheese_out_of: where it is not.
         has_decision_square: whether the ways to the cheese and to the top right corner part.
+        dead_end_in: where a dead end is: a cell with one way to it, other than the mouse's start.
+        cheese_in_dead_end: whether the cheese is in a dead end.
 
     Raises:
         ValueError: says what cannot be satisfied.
@@ -53,26 +33,28 @@ class Constraints:
 
     maze_dim: tuple[int, int] | None = None
     steps: tuple[int, int] | None = None
-    cheese_in: Region | None = None
-    cheese_out_of: Region | None = None
+    cheese_in: Place | None = None
+    cheese_out_of: Place | None = None
     has_decision_square: bool | None = None
+    dead_end_in: Place | None = None
+    cheese_in_dead_end: bool | None = None
 
     def __post_init__(self) -> None:
         for name, limits in (("maze_dim", self.maze_dim), ("steps", self.steps)):
             if limits is not None and not (
-                isinstance(limits, Sequence) and len(limits) == 2 and limits[0] <= limits[1]
+                isinstance(limits, Sequence)
+                and len(limits) == 2
+                and all(map(is_whole, limits))
+                and limits[0] <= limits[1]
             ):
-                raise ValueError(f"{name} is the least and the most, got {limits}")
-        for region in (self.cheese_in, self.cheese_out_of):
-            if region is not None and not (
-                isinstance(region, Region)
-                and region.side >= 1
-                and region.corner in get_args(Corner)
-            ):
-                raise ValueError(
-                    "a Region has a side of at least 1 and is at the "
-                    f"{', '.join(get_args(Corner))}; got {region}"
-                )
+                raise ValueError(f"{name} is the least and the most, got {limits!r}")
+        for name in ("has_decision_square", "cheese_in_dead_end"):
+            if getattr(self, name) not in (None, True, False):
+                raise ValueError(f"{name} is True, False or None, got {getattr(self, name)!r}")
+        for name in ("cheese_in", "cheese_out_of", "dead_end_in"):
+            place = getattr(self, name)
+            if place is not None:
+                check_place(name, place)
 
     def allow(self, seed: int, mode: str = "easy") -> bool:
         """Return whether the level of this seed satisfies them; cheap ones are asked first.
@@ -85,10 +67,23 @@ class Constraints:
             if not least <= maze_dim_of(seed, mode) <= most:
                 return False
         level = generate_maze(seed, mode)
-        if self.cheese_in is not None and not self.cheese_in.holds(level, level.cheese):
+        if self.cheese_in is not None and not holds(self.cheese_in, level, level.cheese):
             return False
-        if self.cheese_out_of is not None and self.cheese_out_of.holds(level, level.cheese):
+        if self.cheese_out_of is not None and holds(self.cheese_out_of, level, level.cheese):
             return False
+        return self._allow_dead_ends(level) and self._allow_ways(level)
+
+    def _allow_dead_ends(self, level: Level) -> bool:
+        if self.dead_end_in is None and self.cheese_in_dead_end is None:
+            return True
+        ends = [cell for cell in dead_ends(level.grid) if cell != level.start]
+        if self.dead_end_in is not None and not any(
+            holds(self.dead_end_in, level, cell) for cell in ends
+        ):
+            return False
+        return self.cheese_in_dead_end in (None, level.cheese in ends)
+
+    def _allow_ways(self, level: Level) -> bool:
         if self.steps is None and self.has_decision_square is None:
             return True
         way = shortest_path(level.grid, level.start, level.cheese)
@@ -141,6 +136,8 @@ def sample_levels(
     check_mode("maze", mode)
     if not is_whole(count) or count < 0:
         raise ValueError(f"{count!r} levels asked for")
+    if not is_whole(most_tried) or most_tried < 0:
+        raise ValueError(f"most_tried must be an integer from 0 on, got {most_tried!r}")
     if constraints.maze_dim is not None:
         least, most = constraints.maze_dim
         sizes = range(3, WORLD_SIZE[mode] + 1, 2)
@@ -148,6 +145,15 @@ def sample_levels(
             raise ValueError(
                 f"mazes of mode {mode} have a side of {', '.join(map(str, sizes))}; "
                 f"none is from {least} to {most}"
+            )
+    size = WORLD_SIZE[mode]
+    for name in ("cheese_in", "dead_end_in"):
+        place = getattr(constraints, name)
+        if place is None or isinstance(place, Region):
+            continue
+        if outside := [cell for cell in cells_in(place) if max(cell) >= size]:
+            raise ValueError(
+                f"{name}: {outside[0]} is outside of the {size}x{size} world of mode {mode}"
             )
     found: list[int] = []
     tried = 0

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
+from rlbilinear.envs.argument_names import OPTIONS, check_switches, takes_procgen_names
 from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
 from rlbilinear.envs.state_checks import validate_state
 
@@ -89,15 +90,9 @@ class Simulator:
         ImportError: the simulator cannot be loaded.
     """
 
-    OPTIONS = (
-        "center_agent",
-        "paint_vel_info",
-        "restrict_themes",
-        "use_backgrounds",
-        "use_monochrome_assets",
-        "use_sequential_levels",
-    )
+    OPTIONS = OPTIONS
 
+    @takes_procgen_names
     def __init__(
         self,
         env_name: str,
@@ -118,11 +113,7 @@ class Simulator:
         seed = check_seed(seed)
         start_level = _checked("start_level", start_level, 0, NUM_LEVELS - 1)
         num_levels = _checked("num_levels", num_levels, 0, NUM_LEVELS - start_level)
-        if unknown := set(options) - set(self.OPTIONS):
-            raise ValueError(f"unknown options {sorted(unknown)}; accepted: {list(self.OPTIONS)}")
-        for name, value in options.items():
-            if not isinstance(value, bool | np.bool_):
-                raise ValueError(f"{name} must be True or False, got {value!r}")
+        check_switches(options)
         self.env_name, self.num_envs, self.mode = env_name, num_envs, mode
         procgen = import_procgen()
         try:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 from scipy import ndimage
 
-from rlbilinear.envs.grid import Cell, cells_of
+from rlbilinear.envs.grid import Cell, Grid, cells_of
 from rlbilinear.envs.levels import WORLD_SIZE
 from rlbilinear.envs.maze import Maze
 from rlbilinear.envs.state import WALL
@@ -20,6 +20,20 @@ def components(maze: Maze) -> Int32[np.ndarray, "rows columns"]:
     Ways join the cells of a piece, and no way leads to another.
     """
     return ndimage.label(maze.grid != WALL, output=np.int32)[0]
+
+
+def dead_ends(maze: Maze | Grid) -> tuple[Cell, ...]:
+    """Return the free cells with exactly one free neighbour, by row and column.
+
+    In a level the mouse's start is often one, and so may be the cheese's cell.
+
+    Args:
+        maze: a maze, or its grid.
+    """
+    free = (maze.grid if isinstance(maze, Maze) else maze) != WALL
+    around = np.pad(free, 1).astype(np.int8)
+    neighbours = around[2:, 1:-1] + around[:-2, 1:-1] + around[1:-1, 2:] + around[1:-1, :-2]
+    return cells_of(free & (neighbours == 1))
 
 
 def is_connected(maze: Maze) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,16 +14,19 @@ import numpy as np
 from jaxtyping import UInt8
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvStepReturn
 
+from rlbilinear.envs.argument_names import takes_procgen_names
 from rlbilinear.envs.episodes import Ended, Episodes, Images
-from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.games import FRAMES_PER_SECOND, NUM_ACTIONS, NUM_LEVELS
 from rlbilinear.envs.grid import Cell
 from rlbilinear.envs.heist import Heist
 from rlbilinear.envs.maze import Maze
 from rlbilinear.envs.observation import placements
-from rlbilinear.envs.schedule import Order, Situation
+from rlbilinear.envs.schedule import Order, Playable
 from rlbilinear.envs.simulator import check_seed
 
 Observations = UInt8[np.ndarray, "envs 3 64 64"]
+_FOR_VIDEOS = ("moviepy", "pkg_resources")
+"""The second is of setuptools before 81: imageio-ffmpeg 0.3, to which gym3 keeps, imports it."""
 
 
 class ProcgenVecEnv(VecEnv):
@@ -29,13 +35,16 @@ class ProcgenVecEnv(VecEnv):
     Observations are uint8 (envs, 3, 64, 64). Their memory is channels last (what the simulator
     writes, and what convolutions on a CPU run fastest on); only the shape is channels first.
 
-    The levels are the simulator's own, or with `levels` the given ones: these are put in again at
-    every reset and whenever an episode ends, so that edits last. `envs.schedule.Schedule` says
-    which environment plays which level when.
+    The levels are drawn by the simulator, or with `levels` the given ones: exactly these seeds, or
+    states. They are put in again at every reset and whenever an episode ends, so that edits last.
+    `envs.schedule.Schedule` says which environment plays which level when.
 
-    Each step's `info` has `level_seed`, the level that the returned observation shows (edited or
-    not: its state says), and with given levels `level_index`, its place among them. Where an
-    episode ended there are also
+    A reset always begins another episode, on the next level. Only the first one, if nothing was
+    played before, begins the first.
+
+    Each step's `info`, and each of `reset_infos`, has `level_seed`, the level that the returned
+    observation shows (edited or not: its state says), and with given levels `level_index`, its
+    place among them. Where an episode ended there are also
 
     - `episode`: its return `r`, length `l` in steps, and `t`, seconds since this was created;
     - `prev_level_seed` and `prev_level_complete`: the level that was played, and whether the
@@ -52,29 +61,33 @@ class ProcgenVecEnv(VecEnv):
     Args:
         env_name: one of `GAMES`.
         num_envs: number of copies.
-        levels: what to play: `Maze`, `Heist` or states as bytes, of any sizes and modes.
-        order: of given levels: "in turn" or "random", drawn by `seed`.
+        levels: what to play: level seeds, of any game; or `Maze`, `Heist` or states as bytes, of
+            any sizes and modes.
+        order: of given levels: "in turn" (None is that) or "random", drawn by `seed`.
         num_levels: number of generated levels; 0 takes all from `start_level` on.
         start_level: seed of the first generated level.
         mode: distribution mode of generated levels, one of `GAMES[env_name]`; None is "easy". As an
             attribute, with given levels, that of the first.
         seed: seed of the sequence of levels.
         num_threads: the simulator's threads.
-        render_mode: None, or "rgb_array" for the 512x512 human view in `render` (slow).
-        options: ProcGen's own switches for generated levels, see `Simulator.OPTIONS`.
+        render_mode: None, or "rgb_array" for the 512x512 human view in `render` (slow). Recording
+            it by `VecVideoRecorder` needs the extra `video`: pip install 'rlbilinear[video]'.
+        options: ProcGen's own switches for generated levels, see `Simulator.OPTIONS`; and its names
+            of arguments above: `distribution_mode`, `rand_seed` and `num`.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
         ImportError: the simulator cannot be loaded; the message says what it needs.
     """
 
+    @takes_procgen_names
     def __init__(
         self,
         env_name: str,
         num_envs: int,
         *,
-        levels: Sequence[Situation | bytes] | None = None,
-        order: Order = "in turn",
+        levels: Sequence[Playable] | None = None,
+        order: Order | None = None,
         num_levels: int = 0,
         start_level: int = 0,
         mode: str | None = None,
@@ -100,31 +113,48 @@ class ProcgenVecEnv(VecEnv):
             **options,
         )
         self.env_name, self.mode = env_name, self._episodes.mode
+        self.options = self._episodes.options
         super().__init__(
             num_envs,
             gymnasium.spaces.Box(0, 255, (3, 64, 64), np.uint8),
             gymnasium.spaces.Discrete(NUM_ACTIONS),
         )
+        del self.metadata  # of the base class; ours is below
         self._started = time.time()
         self._last = self.observe()
 
     @classmethod
     def at_cells(
-        cls, level: Maze | Heist, cells: Iterable[Cell] | None = None, **arguments: Any
+        cls, state: Maze | Heist, cells: Iterable[Cell] | None = None, **arguments: Any
     ) -> ProcgenVecEnv:
         """Return one environment for each cell, which starts every episode there.
 
         Args:
-            level: a maze or heist.
-            cells: where its mouse or agent starts; None takes all of `level.free_cells()`.
+            state: a maze or heist.
+            cells: where its mouse or agent starts; None takes all of `state.free_cells()`.
             arguments: `num_threads` and `render_mode`.
 
         Raises:
             ValueError: a cell is outside or a wall, or there are none.
         """
-        levels = placements(level, cells)
-        game = "maze" if isinstance(level, Maze) else "heist"
+        levels = placements(state, cells)
+        game = "maze" if isinstance(state, Maze) else "heist"
         return cls(game, max(len(levels), 1), levels=levels, **arguments)
+
+    @functools.cached_property  # recorders write to it
+    def metadata(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute of the class
+        """What gymnasium's environments say of themselves; `VecVideoRecorder` asks for it.
+
+        It does so before it looks for MoviePy, and then names a package that is not enough.
+        """
+        missing = [name for name in _FOR_VIDEOS if importlib.util.find_spec(name) is None]
+        if self.render_mode is not None and missing:
+            warnings.warn(
+                f"{' and '.join(missing)} cannot be imported, which Stable-Baselines3's recorder "
+                "of videos needs: pip install 'rlbilinear[video]'",
+                stacklevel=2,
+            )
+        return {"render_modes": ["rgb_array"], "render_fps": FRAMES_PER_SECOND}
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the sequence of levels; takes effect at the next reset. None draws a seed.
@@ -137,14 +167,14 @@ class ProcgenVecEnv(VecEnv):
         return super().seed(check_seed(seed))
 
     def reset(self) -> Observations:
-        """Start a new level in every environment and return its first observation.
+        """Begin the next level in every environment and return its first observation.
 
-        Nothing changes when nothing was played, unless a seed was set: then the sequence of
-        levels begins anew.
+        If a seed was set, the sequence of levels begins anew.
         """
         (seed, *_) = self._seeds
         if seed is not None or not self._episodes.fresh:
             self._episodes.restart(seed)
+        self._episodes.fresh = False
         self._reset_seeds()
         self._reset_options()
         self._last = self.observe()

@@ -47,9 +47,7 @@ def move_distribution(logits: Float[Tensor, "n actions"]) -> Moves:
 
 def log_move_probabilities(agent: AgentLike, observations: Observations) -> LogMoves:
     """Return the agent's log-probability of each move, in float64."""
-    return log_move_distribution(
-        as_agent(agent).logits(observations, check_finite=False)
-    )
+    return log_move_distribution(as_agent(agent).logits(observations, check_finite=False))
 
 
 def move_probabilities(agent: AgentLike, observations: Observations) -> Moves:

@@ -210,10 +210,9 @@ def _over_levels(
         return NOTHING
     (game,) = games
     seeds = _pairs(found, game, one, other, measure).index
-    played = found.levels[
-        (found.levels["game"] == game)
-        & (found.levels["levels"] == measure)
-        & found.levels["seed"].isin(seeds)
+    counted = found.counted
+    played = counted[
+        (counted["game"] == game) & (counted["levels"] == measure) & counted["seed"].isin(seeds)
     ]
     means = played.pivot_table(index="level", columns="architecture", values="return")
     low, high = score_range(game, played["mode"].iloc[0])

@@ -37,6 +37,7 @@ class Collected(NamedTuple):
         evaluations: a row a run, level set and evaluation: returns and normalised scores.
         final: a row a finished run and measure: ``return`` and ``normalised``.
         levels: a row a finished run, level set and level, from `agents.scores.final_scores`.
+        skip_unplayable: whether unplayable levels are left out of all scores.
     """
 
     runs: list[Run]
@@ -45,13 +46,25 @@ class Collected(NamedTuple):
     evaluations: pd.DataFrame
     final: pd.DataFrame
     levels: pd.DataFrame
+    skip_unplayable: bool = False
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The levels that scores are made of."""
+        return _counted(self.levels, self.skip_unplayable)
 
 
 KEY = ["game", "architecture", "seed"]
 
 
 def collect(
-    runs: Sequence[Run], *, frames: int, final_levels: int, device: str, progress: bool
+    runs: Sequence[Run],
+    *,
+    frames: int,
+    final_levels: int,
+    device: str,
+    progress: bool,
+    skip_unplayable: bool = False,
 ) -> Collected:
     """Read all runs; a finished one whose agent was not scored yet is scored now.
 
@@ -61,9 +74,11 @@ def collect(
         final_levels: how many levels of each set final agents are scored on.
         device: where they play.
         progress: show a bar.
+        skip_unplayable: leave levels that are over at the first step, without a reward, whatever
+            one does, out of the scores of final agents.
 
     Raises:
-        ValueError: none of them exists.
+        ValueError: none of them exists, or all levels of a set are left out.
         CheckpointError: a run cannot be read.
     """
     runs = [run for run in runs if (run.options.out / OPTIONS).is_file()]
@@ -84,7 +99,10 @@ def collect(
                 device=device,
                 progress=progress,
             )
-            means = played.groupby("levels")[["return", "success", "steps"]].mean().reset_index()
+            counted = _counted(played, skip_unplayable)
+            if len(left := {*SETS} - {*counted["levels"]}):
+                raise ValueError(f"{run}: all {' and '.join(sorted(left))} levels are unplayable")
+            means = counted.groupby("levels")[["return", "success", "steps"]].mean().reset_index()
             row = means.assign(frames=trained_frames(run.options.out), measured=FINAL_AGENT)
             curves = pd.concat([curves, row], ignore_index=True)
             levels.append(played.assign(**key))
@@ -113,7 +131,12 @@ def collect(
         table,
         _final(table),
         pd.concat(levels, ignore_index=True) if levels else pd.DataFrame(),
+        skip_unplayable,
     )
+
+
+def _counted(levels: pd.DataFrame, skip_unplayable: bool) -> pd.DataFrame:
+    return levels[~levels["unplayable"]] if skip_unplayable and len(levels) else levels
 
 
 def _final(evaluations: pd.DataFrame) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def scores(found: Collected, summary: pd.DataFrame, aggregates: pd.DataFrame) ->
     if not len(done):
         yield "\nNo run has finished yet: there are no final scores."
         return
-    counts = found.levels.groupby(["levels", "game", "architecture", "seed"]).size()
+    counts = found.counted.groupby(["levels", "game", "architecture", "seed"]).size()
     seen, held_out = (counts[name].max() for name in ("training", "held_out"))
     yield "\nReturns of the final agents, sampled actions; mean [95 % t-interval over seeds]"
     yield _table(
@@ -118,6 +118,7 @@ def scores(found: Collected, summary: pd.DataFrame, aggregates: pd.DataFrame) ->
         }
         for _, row in done.iterrows()
     )
+    yield from unplayable(found)
     yield "\nNormalised: 0 is an agent that sees nothing, 1 the most that can be had (Cobbe et al.)"
     yield _table(
         {
@@ -142,6 +143,22 @@ def scores(found: Collected, summary: pd.DataFrame, aggregates: pd.DataFrame) ->
                 "mean": _interval(row, "mean", 3),
             }
             for _, row in aggregates.iterrows()
+        )
+
+
+def unplayable(found: Collected) -> Iterator[str]:
+    """Say how many levels nobody can play, where there are such."""
+    levels = found.levels.drop_duplicates(["game", "levels", "level"])
+    counts = levels.groupby(["game", "levels"], sort=False)["unplayable"].agg(["sum", "size"])
+    some = [
+        f"{row['sum']} of {row['size']} {name.replace('_', '-')} levels of {game}"
+        for (game, name), row in counts[counts["sum"] > 0].iterrows()
+    ]
+    if some:
+        yield (
+            f"Unplayable are {', '.join(some)}: over at the first step without a reward, whatever "
+            "one does.\n"
+            + ("They are left out." if found.skip_unplayable else "They count like others.")
         )
 
 

@@ -6,13 +6,15 @@ import torch
 from rlbilinear.agents import Agent
 from rlbilinear.agents.evaluation import (
     BASELINES,
+    by_level,
     evaluate,
     start_levels,
     summary,
     uniform_actions,
     uniform_moves,
 )
-from rlbilinear.envs import Maze, ProcgenVecEnv, expert_moves, shortest_path
+from rlbilinear.envs import Maze, ProcgenVecEnv, expert_moves, shortest_path, unplayable
+from rlbilinear.envs.simulator import import_procgen
 
 LEVELS = range(1_000, 1_016)
 
@@ -97,15 +99,107 @@ def test_baselines_reach_the_published_returns():
 def test_agents_play_sampled_and_greedy():
     agent = Agent.new("impala-compact", game="leaper")
     sampled = evaluate(agent, range(2), progress=False)
-    assert list(sampled.columns) == ["level", "return", "steps", "success"]
+    assert list(sampled.columns) == [
+        "level",
+        "episode",
+        "return",
+        "steps",
+        "success",
+        "unplayable",
+    ]
     assert ((sampled["return"] > 0) == sampled["success"]).all()
     greedy = [evaluate(agent, range(1), greedy=True, seed=s, progress=False) for s in (0, 1)]
     pd.testing.assert_frame_equal(*greedy)
 
 
+def test_each_level_is_played_so_many_times():
+    levels = [1_005, 3, 1_001]
+    frame = evaluate(uniform_moves, levels, game="maze", episodes=3, progress=False)
+    assert frame[["level", "episode"]].values.tolist() == [
+        [level, episode] for level in levels for episode in range(3)
+    ]
+    once = evaluate(uniform_moves, levels, game="maze", progress=False)
+    pd.testing.assert_frame_equal(frame[frame["episode"] == 0].reset_index(drop=True), once)
+    assert frame.groupby("level")["steps"].nunique().max() > 1, "with chances of their own"
+    narrow = evaluate(uniform_moves, levels, game="maze", episodes=3, chunk=2, progress=False)
+    pd.testing.assert_frame_equal(frame, narrow)
+    table = by_level(frame)
+    assert table["level"].tolist() == levels and table["episodes"].tolist() == [3, 3, 3]
+    for row in table.itertuples():
+        own = frame[frame["level"] == row.level]
+        assert row.steps == pytest.approx(own["steps"].mean())
+        assert row.success == pytest.approx(own["success"].mean())
+    assert by_level(once)["steps"].tolist() == once["steps"].tolist()
+
+
+def test_intervals_resample_levels_however_many_episodes_each_has():
+    frame = pd.DataFrame(
+        {
+            "level": np.repeat(np.arange(100), 50),
+            "return": np.repeat(np.arange(100) % 2 * 10.0, 50),
+            "success": np.repeat(np.arange(100) % 2 == 1, 50),
+            "unplayable": np.repeat(np.arange(100) < 7, 50),
+        }
+    )
+    table = summary(frame)
+    assert (table["levels"] == 100).all() and (table["episodes"] == 5_000).all()
+    assert (table["unplayable"] == 7).all()
+    pd.testing.assert_frame_equal(
+        table.drop(columns="episodes"), summary(frame[::50])[table.columns.drop("episodes")]
+    )
+    assert table.loc["return", "high"] - table.loc["return", "low"] > 1.5
+
+
+def test_unplayable_levels_are_marked_and_left_out_for_all_alike():
+    levels = [4, 5, 9, 11, 15]
+    lost = [5, 11, 15]
+    assert unplayable("jumper", levels).tolist() == [level in lost for level in levels]
+    for policy, greedy in ((uniform_actions, False), (uniform_moves, True)):
+        play = {"game": "jumper", "greedy": greedy, "progress": False}
+        frame = evaluate(policy, levels, **play)
+        assert frame[frame["unplayable"]]["level"].tolist() == lost
+        assert (frame[frame["unplayable"]][["return", "steps"]] == [0, 1]).all(axis=None)
+        without = evaluate(policy, levels, skip_unplayable=True, **play)
+        kept = frame[~frame["unplayable"]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(without, kept)
+    with pytest.raises(ValueError, match=r"all levels are unplayable and left out: \[5, 11\]"):
+        evaluate(uniform_actions, [5, 11], game="jumper", skip_unplayable=True)
+
+
+@pytest.mark.parametrize("game", ["miner", "bossfight", "fruitbot", "leaper"])
+def test_levels_are_played_as_procgen_itself_begins_them(game):
+    """Each episode's return and length, by the same actions in an environment of that level."""
+    levels = [5, 7, 300]
+    frame = evaluate(uniform_actions, levels, game=game, seed=3, chunk=2, progress=False)
+    for row in frame.itertuples():
+        stock = import_procgen().ProcgenGym3Env(
+            num=1,
+            env_name=game,
+            start_level=row.level,
+            num_levels=1,
+            distribution_mode="easy",
+            num_threads=0,
+        )
+        noise = np.random.default_rng([3, row.level])
+        reward, steps, over = 0.0, 0, False
+        while not over:
+            stock.act(noise.gumbel(size=15).argmax(keepdims=True).astype(np.int32))
+            rewards, _, first = stock.observe()
+            reward, steps, over = reward + float(rewards[0]), steps + 1, bool(first[0])
+        assert (frame.loc[row.Index, "return"], row.steps) == (pytest.approx(reward), steps)
+        stock.close()
+
+
 def test_summary_interval_is_the_means():
     random = np.random.default_rng(0)
-    frame = pd.DataFrame({"return": random.normal(3, 2, 400), "success": random.random(400) < 0.5})
+    frame = pd.DataFrame(
+        {
+            "level": range(400),
+            "return": random.normal(3, 2, 400),
+            "success": random.random(400) < 0.5,
+            "unplayable": False,
+        }
+    )
     table = summary(frame)
     assert table.loc["return", "mean"] == pytest.approx(frame["return"].mean())
     half = 1.96 * frame["return"].std() / 20
@@ -115,10 +209,33 @@ def test_summary_interval_is_the_means():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="different levels"):
-        evaluate(uniform_actions, [1, 1], game="maze")
-    with pytest.raises(ValueError, match="different levels"):
-        evaluate(uniform_actions, [], game="maze")
+    def play(levels=(1,), **arguments):
+        return evaluate(uniform_actions, levels, game="maze", **arguments)
+
+    with pytest.raises(ValueError, match=r"different levels, at least one; got 1 twice"):
+        play([2, 1, 1])
+    with pytest.raises(ValueError, match="different levels, at least one; got none"):
+        play([])
+    for wrong in (2**31, 2**31 - 1, -1, 1.5, "12", True, None):
+        with pytest.raises(ValueError, match=rf"level seeds are 0\.\.2147483646, got {wrong!r}"):
+            play([3, wrong])
+    for wrong in (7, "345", b"3", None):
+        with pytest.raises(ValueError, match="levels are level seeds, such as range"):
+            play(wrong)
+    for wrong in (0, -1, 1.5, "2", True):
+        with pytest.raises(
+            ValueError, match=f"episodes must be an integer from 1 on, got {wrong!r}"
+        ):
+            play(episodes=wrong)
+        with pytest.raises(ValueError, match=f"chunk must be an integer from 1 on, got {wrong!r}"):
+            play(chunk=wrong)
+    for wrong in (-1, 0.5, None):
+        with pytest.raises(ValueError, match=f"seed must be an integer from 0 on, got {wrong!r}"):
+            play(seed=wrong)
+    with pytest.raises(ValueError, match=r"maze has no mode 'extreme'; choose one of easy"):
+        play(mode="extreme")
+    with pytest.raises(ValueError, match=r"expected an Agent or a function .* got 'maze-bim"):
+        evaluate("maze-bimpala", [1], game="maze")
     with pytest.raises(ValueError, match="needs game="):
         evaluate(uniform_actions, [1])
     with pytest.raises(ValueError, match=r"unknown game 'mazes'.*maze"):

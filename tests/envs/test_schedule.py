@@ -86,12 +86,11 @@ def test_reset_goes_on_and_a_seed_begins_anew(edited):
         return [info["level_index"] for info in env.reset_infos]
 
     env = ProcgenVecEnv("maze", 2, levels=edited, num_threads=0)
-    assert indices() == indices() == [0, 1], "nothing was played"
+    assert indices() == [0, 1], "the first reset begins the first level"
     env.step(np.array([4, 4]))
     assert indices() == [2, 3]
     assert mazes(env) == [value(level) for level in edited[2:4]]
-    env.step(np.array([4, 4]))
-    assert indices() == [4, 0]
+    assert indices() == [4, 0], "also where nothing was played"
     env.seed(9)
     assert indices() == [0, 1]
     env.close()
@@ -219,12 +218,21 @@ def test_what_is_refused(edited):
         make(levels=[edited[0], b"junk"])
     with pytest.raises(ValueError, match=r"levels\[0\]: .*a state of maze.*plays heist"):
         ProcgenVecEnv("heist", 1, levels=edited)
-    with pytest.raises(ValueError, match=r"levels\[0\]: .*expected a Maze, a Heist or bytes"):
-        make(levels=[7])
-    with pytest.raises(ValueError, match=r"or bytes, got bytearray$"):
-        make(levels=[bytearray(edited[0].to_bytes())])
-    with pytest.raises(ValueError, match=r"order must be one of \['in turn', 'random'\]"):
-        make(levels=edited, order="shuffled")
+    for wrong in (7.0, "7", None, True, bytearray(3)):
+        with pytest.raises(
+            ValueError, match=r"levels\[0\]: expected a Maze.*\(or level seeds alone"
+        ):
+            make(levels=[wrong])
+    with pytest.raises(ValueError, match=r"levels\[1\]: .*\(or level seeds alone\), got 7$"):
+        make(levels=[edited[0], 7])
+    for levels in (edited, None):
+        with pytest.raises(ValueError, match=r"order must be one of \['in turn', 'random'\]"):
+            make(levels=levels, order="shuffle")
+    with pytest.raises(ValueError, match="order='random' is of given levels="):
+        make(order="random")
+    for one in (edited[0].to_bytes(), edited[0], "345", 5):
+        with pytest.raises(ValueError, match=r"levels= is a sequence of .*\[3, 5\]; got one"):
+            make(levels=one)
     with pytest.raises(ValueError, match="seed must be in 0"):
         make(levels=edited, seed=-1)
     with pytest.raises(ValueError, match="num_envs must be in 1"):

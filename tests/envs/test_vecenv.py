@@ -97,13 +97,34 @@ def test_a_wrong_seed_at_a_restart_keeps_the_environments():
     episodes.close()
 
 
-def test_reset_begins_new_levels_once_played():
-    env = ProcgenVecEnv("maze", 4)
-    first = env.reset()
-    np.testing.assert_array_equal(env.reset(), first)  # nothing was played
-    env.step(np.full(4, 4))
-    assert (env.reset() != first).any()
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_each_reset_begins_the_next_level(steps):
+    """Whatever was played between: as when each episode is ended by action -1."""
+    env, ended = (ProcgenVecEnv("maze", 4, seed=2, num_threads=0) for _ in range(2))
+    shown = env.observe()
+    np.testing.assert_array_equal(env.reset(), shown)  # the first reset begins the first
+    for _ in range(4):
+        for _ in range(steps):
+            env.step(np.full(4, 4))
+        follows, *_, infos = ended.step(np.full(4, -1))
+        np.testing.assert_array_equal(env.reset(), follows)
+        assert [info["level_seed"] for info in infos] == [
+            info["level_seed"] for info in env.reset_infos
+        ]
     env.close()
+    ended.close()
+
+
+def test_the_first_reset_goes_on_where_something_was_played():
+    env, other = (ProcgenVecEnv("maze", 2, seed=2, num_threads=0) for _ in range(2))
+    env.step(np.full(2, 4))
+    follows, *_ = other.step(np.full(2, -1))
+    np.testing.assert_array_equal(env.reset(), follows)
+    other.set_states(other.get_states())
+    follows, *_ = env.step(np.full(2, -1))
+    np.testing.assert_array_equal(other.reset(), follows)
+    env.close()
+    other.close()
 
 
 def test_levels_stay_in_their_range():

@@ -66,8 +66,8 @@ class ValidationReport:
         title: the report's, such as ``Does maze-bimpala-compact use the cheese?``.
         settings: how to repeat it, as JSON: command, seeds, levels used for training, fitting and
             evaluation, versions, agent, layer, concept, wall time.
-        verdict: a row a claim. Columns ``claim``; ``verdict``: causal, not shown, contradicted;
-            ``effect`` with its 95 % interval ``low``, ``high``; ``control``: the control's effect;
+        verdict: a row a claim. Columns ``claim``, as "DIRECTION: CLAIM"; ``verdict``: causal,
+            not shown, contradicted; ``effect`` with its 95 % interval ``low``, ``high``; ``control``: the control's effect;
             ``p``, corrected for the number of claims; ``decided_by``: the figure or table that
             decides. The numbers may be missing.
         sections: the report from top to bottom; the verdict comes before them.
@@ -114,19 +114,16 @@ class ValidationReport:
 
     def table(self) -> str:
         """Return the verdict as text, at most 100 columns wide."""
-        rows = [
-            (
-                claim.claim,
-                claim.verdict,
-                f"{_number(claim.effect, '+.3f')} {_interval(claim.low, claim.high)}".strip(),
-                _number(claim.control, "+.3f"),
-                _number(claim.p, ".2g"),
-                claim.decided_by,
-            )
-            for claim in self.verdict.itertuples()
-        ]
-        head = ("claim", "verdict", "effect [95% interval]", "control", "p", "decided by")
-        return _text_table(head, rows, limits=(27, 12, 23, 7, 7, 14))
+        rows, before = [], None
+        for claim in self.verdict.itertuples():
+            direction, _, name = str(claim.claim).partition(": ")
+            effect = f"{_number(claim.effect, '+.3f')} {_interval(claim.low, claim.high)}".strip()
+            control, p = _number(claim.control, "+.3f"), _number(claim.p, ".2g")
+            shown = direction if direction != before else ""
+            rows.append((shown, name, effect, control, p, claim.verdict))
+            before = direction
+        head = ("direction", "claim", "effect [95% interval]", "control", "p", "verdict")
+        return _text_table(head, rows, limits=(30, 12, 24, 8, 8, 12))
 
     def to_tensorboard(self, writer: SummaryWriter) -> None:
         """Write everything but the agents: scalars, images, animated images, text, hparams."""

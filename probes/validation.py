@@ -127,10 +127,14 @@ def validate(
 def judge(claims: list[Claim]) -> pd.DataFrame:
     """Decide every claim, with p-values corrected for their number (Holm).
 
+    The claims about one direction come together, directions in the order of their first claims.
+
     Returns:
         Columns as `rlbilinear.probes.report.ValidationReport.verdict` needs them.
     """
     corrected = holm([claim.p for claim in claims]).tolist()
+    about = [claim.claim.partition(": ")[0] for claim in claims]
+    order = sorted(range(len(claims)), key=lambda index: about.index(about[index]))
     return pd.DataFrame(
         {
             "claim": claim.claim,
@@ -142,7 +146,7 @@ def judge(claims: list[Claim]) -> pd.DataFrame:
             "p": p,
             "decided_by": claim.decided_by,
         }
-        for claim, p in zip(claims, corrected, strict=True)
+        for claim, p in ((claims[index], corrected[index]) for index in order)
     )
 
 
@@ -162,6 +166,7 @@ def _rules(claims: list[Claim], sizes: Sizes, repeated: int) -> StepResult:
     table = pd.DataFrame(
         {
             "claim": claim.claim.partition(": ")[2],
+            "meaning": claim.meaning,
             "causal": f"{sign} {claim.shown:g}",
             "contradicted": f"{opposite} {claim.negligible:g}",
         }

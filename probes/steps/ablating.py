@@ -148,26 +148,34 @@ def _necessary(name: str, own: pd.DataFrame, controls: Mapping[str, pd.DataFrame
     others = {kind: control["loss"].to_numpy() for kind, control in controls.items()}
     versus = missing.versus(loss, others, levels)
     return Claim(
-        f"{name}: necessary (ablated, the right move loses probability)",
+        f"{_short(name)}: necessary",
         *missing.interval(loss, levels),
         control=versus.control,
         p=versus.p_value,
         shown=LOSS_SHOWN,
         negligible=LOSS_NEGLIGIBLE,
         decided_by="necessity",
+        meaning="held at its mean, in the weights: the probability that the right move loses",
     )
+
+
+def _short(name: str) -> str:
+    """Leave out in which blocks eigenfilters are."""
+    return name.split(" in each of ")[0].split(" of ")[0]
 
 
 def _specific(name: str, without: pd.DataFrame, with_cheese: pd.DataFrame) -> Claim:
     """Compare what one edit does without a cheese with what it does with one, level by level."""
     row = pd.Series(against_control(name, without, with_cheese, "total_variation"))
     return Claim(
-        f"{name}: specific (ablated, moves change little without a cheese; control: with one)",
+        f"{name}: specific",
         **row[MEASURED].to_dict(),
         shown=SPECIFIC,
         negligible=SPECIFIC,
         decided_by="edits",
         smaller=True,
+        meaning="held at its mean without a cheese: the probability that moves elsewhere; it "
+        "should be small, and smaller than with a cheese (the control)",
     )
 
 

@@ -50,13 +50,15 @@ def locate_concept(study: Study) -> StepResult:
         versus = missing.versus(follow, controls, levels, seed=study.seed)
         claims.append(
             Claim(
-                f"{name}: sufficient (patched alone, the agent follows)",
+                f"{name}: sufficient",
                 *value,
                 control=versus.control,
                 p=versus.p_value,
                 shown=FOLLOW_SHOWN,
                 negligible=FOLLOW_NEGLIGIBLE,
                 decided_by="interchange-follow",
+                meaning="the direction alone is exchanged between two mazes: share of pairs in "
+                "which the agent makes the right move for the other cheese",
             )
         )
     described = _control_table(study)

@@ -16,7 +16,7 @@ class Claim:
     """A claim about a direction, with what was measured for it.
 
     Attributes:
-        claim: in words.
+        claim: "DIRECTION: CLAIM", a short name of each.
         effect: measured, with its 95 % interval ``low``, ``high``.
         control: the same of the control, which the effect must exceed.
         p: of the difference from the control, two-sided, not yet corrected.
@@ -25,6 +25,7 @@ class Claim:
         smaller: the other way round: shown below ``shown`` and below the control, contradicted
             above ``negligible``.
         decided_by: figure or table.
+        meaning: what is done, and what the effect measures.
     """
 
     claim: str
@@ -37,6 +38,7 @@ class Claim:
     negligible: float
     decided_by: str
     smaller: bool = False
+    meaning: str = ""
 
     def verdict(self, p: float) -> str:
         """Return causal, not shown or contradicted, given the corrected p-value."""

@@ -45,13 +45,15 @@ def steer_to_cells(study: Study) -> StepResult:
         versus = missing.versus(right, controls, planted.levels, seed=study.seed)
         claims.append(
             Claim(
-                f"{name}: steerable (cheese moved in the weights, the agent follows)",
+                f"{name}: steerable",
                 *value,
                 control=versus.control,
                 p=versus.p_value,
                 shown=STEERED_SHOWN,
                 negligible=STEERED_NEGLIGIBLE,
                 decided_by="steering",
+                meaning="the cheese is moved along the direction, in the weights: share of states "
+                "in which the agent makes the right move for where it was moved to",
             )
         )
 

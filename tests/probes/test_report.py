@@ -22,10 +22,10 @@ from rlbilinear.probes.report import (
 
 VERDICT = pd.DataFrame(
     [
-        ("the policy needs what writes the direction", "causal", -0.4, -0.5, -0.3, 0.0, 2e-4, "e"),
-        ("the direction is enough", "not shown", 0.1, -0.1, 0.2, 0.1, 0.4, "effects"),
+        ("probe: necessary", "causal", -0.4, -0.5, -0.3, 0.0, 2e-4, "e"),
+        ("probe: sufficient", "not shown", 0.1, -0.1, 0.2, 0.1, 0.4, "effects"),
         (
-            "only the cheese | matters",
+            "all eigenfilters: | specific",
             "contradicted",
             0.3,
             np.nan,
@@ -81,11 +81,16 @@ def test_table_fits_a_terminal_and_says_everything(report):
     lines = report.table().splitlines()
     assert max(map(len, lines)) <= 100
     words = re.sub(r"\s+", " ", report.table())
-    for said in ("causal -0.400 [-0.500, -0.300] +0.000 0.0002 e", "not shown", "contradicted"):
+    for said in (
+        "probe necessary -0.400 [-0.500, -0.300] +0.000 0.0002 causal",
+        "not shown",
+        "contradicted",
+    ):
         assert said in words
     assert "nan" not in words
-    claims = "".join(line[:27].strip() + " " for line in lines[2:])
-    assert claims.split() == " ".join(VERDICT["claim"]).split()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        "direction", "-" * 16, "probe", "", "all eigenfilters",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

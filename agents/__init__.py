@@ -1,47 +1,13 @@
-"""Agents: policies, training, evaluation, checkpoints, and a zoo of trained ones."""
+"""Agents: policies, training, evaluation, checkpoints, and a zoo of trained ones.
+
+Each name is loaded when it is first asked for; ``__init__.pyi`` says from where.
+"""
 
 if __name__ != "rlbilinear.agents":
     raise ImportError("import this package as `rlbilinear.agents`, not as `agents`")
 
-import rlbilinear.envs  # noqa: F401  (first: it keeps gym's notice off, which SB3 prints)
-from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.architectures import (
-    ARCHITECTURES,
-    Bimpala,
-    BimpalaFull,
-    Impala,
-    ImpalaMatched,
-    PolynomialBody,
-    architecture,
-)
-from rlbilinear.agents.checkpoint import CheckpointError, load, names
-from rlbilinear.agents.fast_ppo import FastPPO
-from rlbilinear.agents.from_zip import agent_from_zip
-from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
-from rlbilinear.agents.network import AgentConfig
-from rlbilinear.agents.policy import AgentPolicy, BilinearPolicy
-from rlbilinear.agents.rollout_buffer import DeviceRolloutBuffer
+import lazy_loader
 
-__all__ = [
-    "ARCHITECTURES",
-    "Agent",
-    "AgentConfig",
-    "AgentPolicy",
-    "BilinearPolicy",
-    "Bimpala",
-    "BimpalaFull",
-    "CheckpointError",
-    "DeviceRolloutBuffer",
-    "FastPPO",
-    "Impala",
-    "ImpalaMatched",
-    "PolynomialBody",
-    "agent_from_zip",
-    "architecture",
-    "load",
-    "names",
-    "policy_form",
-    "policy_forms",
-    "trunk_shape",
-    "value_form",
-]
+import rlbilinear.envs  # noqa: F401  (before Stable-Baselines3: suppresses gym's notice)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

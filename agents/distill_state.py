@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.checkpoint import CheckpointError
+from rlbilinear.agents.folder import new_file
 from rlbilinear.agents.network import layer_path, weights_of
 from rlbilinear.agents.training_state import optimizer_tensors, restore_optimizer
 
@@ -24,13 +25,12 @@ def write(file: Path, agent: Agent, optimisers: Optimisers, frames: int) -> None
         tensors |= optimizer_tensors(optimiser, f"optimiser{number}/")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {"architecture": agent.config.architecture, "frames": str(frames)}
-    temporary = file.with_name(f".{file.name}.new")
-    save_file(tensors, temporary, metadata={**facts, "sha256": _digest(tensors, facts)})
-    temporary.replace(file)
+    with new_file(file) as temporary:
+        temporary.write_bytes(save(tensors, {**facts, "sha256": _digest(tensors, facts)}))
 
 
 def restore(file: Path, agent: Agent, optimisers: Optimisers) -> int:
-    """Load weights and optimisers, and return the frames they have had.
+    """Load weights and optimisers, and return the number of frames they have learned from.
 
     Raises:
         CheckpointError: the file is truncated, altered, or of another architecture.
@@ -40,7 +40,7 @@ def restore(file: Path, agent: Agent, optimisers: Optimisers) -> int:
             facts = dict(opened.metadata() or {})
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if facts.pop("sha256", None) != _digest(tensors, facts):
-            raise CheckpointError(f"{file} was altered: its sha256 is not the one it says")
+            raise CheckpointError(f"{file} was altered: its contents do not match its sha256")
         weights = {
             name.removeprefix("weights/"): tensor
             for name, tensor in tensors.items()

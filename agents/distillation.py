@@ -1,13 +1,13 @@
 """Learning from the shortest-path expert: a competent maze agent in two hours on two cores.
 
-The student plays, and in every state it gets into the expert says what it would have done (Ross
-et al. 2011, DAgger, with one gradient step for each state and no replay: replayed mazes are
-memorised). The loss has the expert's move and, for the critic, its discounted return; nothing
-in it says where cheese, mouse or walls are, so that a probe's finding is not planted.
+The student plays, and in every state it reaches, the expert gives the move it would have made
+(DAgger, Ross et al. 2011, with one gradient step for each state and no replay: replayed mazes are
+memorised). The loss uses the expert's move and, for the critic, its discounted return; it does not
+use where cheese, mouse or walls are, so a probe cannot find what the loss has put there.
 
-The accuracy shown while training flatters: a maze stays in play for a dozen steps, and what is
-learned from one of its states helps in the next. At high rates that was 0.99 shown against 0.96 on
-fresh mazes; it fades as the rates fall. The scores on held-out levels are those to go by.
+The accuracy shown while training is too high: a maze stays in play for a dozen steps, and what is
+learned from one of its states helps in the next. At high learning rates it was 0.99, against 0.96
+on fresh mazes; the gap shrinks as the rates fall. Judge by the scores on held-out levels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,28 +32,28 @@ from rlbilinear.agents import distill_state
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import METRICS, evaluate
 from rlbilinear.agents.expert import ExpertMazes
-from rlbilinear.agents.folder import check_free, clear, locked, provenance, write_json
+from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.muon import Muon
 from rlbilinear.agents.network import HEADS, layer_name
 from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.agents.run import DISTILLED, FAILURES, TENSORBOARD, Run
 from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING
 from rlbilinear.envs.games import check_mode
 
 GAMMA = 0.999
 REWARD = 10.0
 PRECISIONS = ("float32", "bfloat16")
-OPTIONS, AGENT, TRAINING_STATE = "options.json", "agent", "training.safetensors"
 WINDOW = 100
-"""Gradient steps that the scores of training are means over."""
+"""Training scores are means over this many last gradient steps."""
 MAX_SKIPPED = 20
-"""Steps of the last `WINDOW` without a finite gradient at which a run stops."""
+"""Steps without a finite gradient, among the last `WINDOW`, at which a run stops."""
 
 Optimisers = tuple[Muon, torch.optim.AdamW]
 
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """A run. The same options with ``resume`` continue it; with more frames, they prolong it."""
+    """A run. The same options with ``resume`` continue it; more frames prolong it."""
 
     out: Path
     """folder of the run"""
@@ -60,9 +61,9 @@ class DistillOptions:
     frames: int = 7_000_000
     """labelled states to learn from, each used once"""
     batch: int = 256
-    """states in a gradient step, one of each environment"""
+    """states in a gradient step, one from each environment"""
     groups: int = 4
-    """sets of environments that take turns, so that successive batches differ"""
+    """sets of environments that take turns, so that consecutive batches differ"""
     matrix_rate: float = 2e-3
     """Muon's learning rate, for the weight matrices of hidden layers; it falls linearly to 0"""
     rate: float = 7e-4
@@ -72,16 +73,16 @@ class DistillOptions:
     """gradient steps over which the rates rise"""
     max_gradient_norm: float = 1.0
     value_weight: float = 0.02
-    """of the critic's loss, beside the actor's"""
+    """weight of the critic's loss; the actor's has weight 1"""
     new_level: float = 1 / 24
-    """probability at each step that an environment goes on to another level"""
+    """probability at each step that an environment changes to another level"""
     anywhere: float = 0.6
-    """share of levels that start with the mouse at a random free cell"""
+    """share of levels in which the mouse starts at a random free cell"""
     mode: str = "easy"
     """the maze's distribution mode"""
     precision: str = "float32"
-    """float32 or bfloat16, of the body and of Muon. bfloat16 is 1.8 times faster where the
-    processor has it (avx512_bf16 or amx_bf16 among its flags), and many times slower elsewhere."""
+    """precision of the body and of Muon: float32 | bfloat16. bfloat16 is 1.8 times faster on
+    processors with avx512_bf16 or amx_bf16, and many times slower on others"""
     seed: int = 0
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
@@ -90,100 +91,140 @@ class DistillOptions:
     checkpoint_frames: int = 250_000
     """frames between checkpoints"""
     progress: bool = True
-    """show a bar"""
+    """show a progress bar"""
 
 
 def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
     """Train an agent on fresh mazes to move as the shortest-path expert does.
 
-    At every checkpoint the run's folder gets ``training.safetensors`` (what a resumed run needs),
-    ``agent/`` (which `rlbilinear.agents.load` reads) and new scores in ``tensorboard/``.
+    At every checkpoint, ``training.safetensors`` (what a resumed run needs) and ``agent/`` (which
+    `rlbilinear.agents.load` reads) are written in the run's folder, and scores in ``tensorboard/``.
 
     Args:
         options: the run.
-        overwrite: replace a run that is in the folder.
-        resume: go on from its last checkpoint, on other levels than before; all options but the
-            architecture may be others than before.
+        overwrite: replace the run that is in the folder.
+        resume: continue the run that is in the folder from its last checkpoint, on other levels
+            than before; all options but the architecture may differ.
 
     Raises:
-        FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
+        FileExistsError: the folder is not empty, and neither ``overwrite`` nor ``resume`` is on.
         FileNotFoundError: there is nothing to resume.
         BlockingIOError: another process runs in the folder.
-        CheckpointError: the run to resume is of another architecture, or was altered.
+        OSError: the folder cannot be written; the last checkpoint is kept, and named.
+        CheckpointError: the run to resume has another architecture, or was altered.
         ValueError: an option is not accepted, or the run to resume has had its frames.
         FloatingPointError: the student's outputs are not finite, or its gradients stay so; the
-            last checkpoint is kept.
+            last checkpoint is kept, and named.
     """
     _check(options)
-    if overwrite and resume:
-        raise ValueError("choose one of overwrite and resume")
-    with locked(options.out):
-        return _distill(options, overwrite=overwrite, resume=resume)
+    with Run.open(options.out, overwrite=overwrite, resume=resume) as run:
+        learning = _build(run, options)
+        try:
+            return learning.learn()
+        except FAILURES as error:
+            raise run.failure(error, learning.frames) from error
 
 
-def _distill(options: DistillOptions, *, overwrite: bool, resume: bool) -> Agent:
-    out, state_file = options.out, options.out / TRAINING_STATE
-    if not resume:
-        check_free(out, overwrite=overwrite, marker=OPTIONS)
-    elif not state_file.is_file():
-        raise FileNotFoundError(f"there is nothing to resume: no {state_file}")
+@dataclass
+class _Learning:
+    """A run that is built: the student, what is recorded of it, and its frames so far."""
+
+    run: Run
+    options: DistillOptions
+    agent: Agent
+    optimisers: Optimisers
+    record: dict[str, Any]
+    frames: int
+
+    def learn(self) -> Agent:
+        """Train to the end, saving on the way, and return the agent."""
+        run, options = self.run, self.options
+        first, total = self.frames // options.batch, options.frames // options.batch
+        every = max(1, options.checkpoint_frames // options.batch)
+        recent: deque[dict[str, float]] = deque(maxlen=WINDOW)
+        run.begin()
+        run.write_record(self.record)
+        generator, mazes = _chances(options, first)
+        started = time.monotonic()
+        with (
+            closing(mazes),
+            SummaryWriter(str(run.folder / TENSORBOARD), purge_step=self.frames + 1) as writer,
+            tqdm(
+                total=total * options.batch,
+                initial=first * options.batch,
+                desc="learning",
+                unit="frame",
+                unit_scale=True,
+                disable=not options.progress,
+            ) as bar,
+        ):
+            for step in range(first, total):
+                set_rates(self.optimisers, options, step)
+                recent.append(
+                    gradient_step(
+                        self.agent.policy, self.optimisers, next(mazes), options, generator
+                    )
+                )
+                if sum(row["skipped"] for row in recent) >= MAX_SKIPPED:
+                    raise FloatingPointError(
+                        f"{MAX_SKIPPED} of {len(recent)} gradients are not finite"
+                    )
+                means = {name: float(np.mean([row[name] for row in recent])) for name in recent[0]}
+                bar.set_postfix(accuracy=f"{means['accuracy']:.3f}", refresh=False)
+                bar.update(options.batch)
+                self.frames, last = (step + 1) * options.batch, step + 1 == total
+                if (step + 1) % WINDOW == 0 or last:
+                    speed = (self.frames - first * options.batch) / (time.monotonic() - started)
+                    _write(writer, "train", {**means, "frames_per_second": speed}, self.frames)
+                if (step + 1) % every == 0 or last:
+                    self._save(writer)
+            if first == total:  # it was killed after its last step
+                self._save(writer)
+        return self.agent
+
+    def _save(self, writer: SummaryWriter) -> None:
+        """Write what a resumed run needs, then the agent with its scores."""
+        state = self.run.folder / DISTILLED
+        distill_state.write(state, self.agent, self.optimisers, self.frames)
+        scores = held_out_scores(self.agent, self.options) if self.options.evaluation_levels else {}
+        _write(writer, "held_out_levels", scores, self.frames)
+        writer.flush()
+        made = {**self.record, "frames": self.frames, "scores": scores or None}
+        self.agent = Agent(self.agent.policy, replace(self.agent.config, made=made))
+        self.run.finish(self.agent)
+
+
+def _build(run: Run, options: DistillOptions) -> _Learning:
+    """Build a new run, or the resumed one as it was at its last checkpoint.
+
+    Raises:
+        FileNotFoundError: there is nothing to resume.
+        ValueError: options that are not accepted, or a run that has had its frames.
+        CheckpointError: the run to resume has another architecture, or was altered.
+    """
+    state = run.folder / DISTILLED
+    if run.resumed and not state.is_file():
+        raise FileNotFoundError(f"there is nothing to resume: no {state}")
     agent = Agent.new(options.architecture, seed=options.seed, device=options.device)
     optimisers = make_optimisers(agent.policy, options)
-    done = distill_state.restore(state_file, agent, optimisers) if resume else 0
-    first, total = done // options.batch, options.frames // options.batch
-    if first >= total:
-        raise ValueError(f"{out} has had {done} frames: to prolong it, give more than that")
-    if overwrite:
-        clear(out, marker=OPTIONS)
-    made = {
+    done = distill_state.restore(state, agent, optimisers) if run.resumed else 0
+    left = options.frames // options.batch - done // options.batch
+    if left < 0 or (left == 0 and run.trained_frames == done):
+        raise ValueError(
+            f"{run.folder} has had {done:,} frames already, {options.frames:,} are asked for: "
+            "ask for more to prolong it"
+        )
+    record = {
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "progress")},
         "levels": str(TRAINING),
-        **({"resumed_at_frames": done} if resume else {}),
+        **({"resumed_at_frames": done} if run.resumed else {}),
         **provenance(),
     }
-    write_json(out / OPTIONS, made)
-
-    every = max(1, options.checkpoint_frames // options.batch)
-    recent: deque[dict[str, float]] = deque(maxlen=WINDOW)
-    generator, mazes = _chances(options, first)
-    started = time.monotonic()
-    with (
-        closing(mazes),
-        SummaryWriter(str(out / "tensorboard"), purge_step=done + 1) as writer,
-        tqdm(
-            total=total * options.batch,
-            initial=first * options.batch,
-            desc="learning",
-            unit="frame",
-            unit_scale=True,
-            disable=not options.progress,
-        ) as bar,
-    ):
-        for step in range(first, total):
-            set_rates(optimisers, options, step)
-            recent.append(gradient_step(agent.policy, optimisers, next(mazes), options, generator))
-            if sum(row["skipped"] for row in recent) >= MAX_SKIPPED:
-                raise FloatingPointError(f"{MAX_SKIPPED} of {len(recent)} gradients are not finite")
-            means = {name: float(np.mean([row[name] for row in recent])) for name in recent[0]}
-            bar.set_postfix(accuracy=f"{means['accuracy']:.3f}", refresh=False)
-            bar.update(options.batch)
-            frames, last = (step + 1) * options.batch, step + 1 == total
-            if (step + 1) % WINDOW == 0 or last:
-                speed = (frames - first * options.batch) / (time.monotonic() - started)
-                _write(writer, "train", {**means, "frames_per_second": speed}, frames)
-            if (step + 1) % every == 0 or last:
-                distill_state.write(state_file, agent, optimisers, frames)
-                scores = held_out_scores(agent, options) if options.evaluation_levels else {}
-                _write(writer, "held_out_levels", scores, frames)
-                writer.flush()
-                facts = {"frames": frames, "scores": scores or None}
-                agent = Agent(agent.policy, replace(agent.config, made={**made, **facts}))
-                agent.save(out / AGENT, overwrite=True)
-    return agent
+    return _Learning(run, options, agent, optimisers, record, done)
 
 
 def make_optimisers(policy: AgentPolicy, options: DistillOptions) -> Optimisers:
-    """Muon for the weight matrices between the first layer and the heads, AdamW for the rest."""
+    """Return Muon for the matrices between first layer and heads, and AdamW for the rest."""
     ends = ("stem", *HEADS)
     named = {layer_name(name): weight for name, weight in policy.named_parameters()}
     hidden = {
@@ -206,10 +247,10 @@ def make_optimisers(policy: AgentPolicy, options: DistillOptions) -> Optimisers:
 def student_loss(
     policy: AgentPolicy, mazes: ExpertMazes, options: DistillOptions
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "envs actions"]]:
-    """Return the losses in the mazes' present states, and the student's log-probabilities.
+    """Return the losses in the mazes' current states, and the student's log-probabilities.
 
-    Actions that move the mouse alike count as one: the actor's loss is minus the log of the
-    probability of the expert's *move*. The critic's target is the expert's discounted return.
+    Actions with the same move are summed: the actor's loss is minus the log of the probability of
+    the expert's *move*. The critic's target is the expert's discounted return.
     """
     observations = torch.as_tensor(mazes.observations, device=policy.device)
     with torch.autocast(
@@ -238,7 +279,7 @@ def student_loss(
 
 
 def held_out_scores(agent: Agent, options: DistillOptions) -> dict[str, float]:
-    """Play held-out levels by the sampled policy; return the means of its `METRICS`."""
+    """Play held-out levels with sampled actions; return the means of the `METRICS`."""
     results = evaluate(
         agent,
         EVALUATION.first(options.evaluation_levels),
@@ -256,14 +297,14 @@ def gradient_step(
     options: DistillOptions,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Make one gradient step on the mazes' present states, while they go on to the next.
+    """Make one gradient step on the mazes' current states, while the mazes make their next step.
 
     Returns:
         The losses, the accuracy, the gradient's norm before clipping, and whether the step was
         skipped (1) because that was not finite.
 
     Raises:
-        FloatingPointError: the student's outputs are not finite: there is nothing to learn from.
+        FloatingPointError: the student's outputs are not finite.
     """
     losses, log_probabilities = student_loss(policy, mazes, options)
     if not losses["loss"].isfinite():
@@ -283,7 +324,7 @@ def gradient_step(
 
 
 def set_rates(optimisers: Optimisers, options: DistillOptions, step: int) -> None:
-    """Let the learning rates rise over the first steps, and fall linearly to 0 all the way."""
+    """Set learning rates that rise over the first steps, and fall linearly to 0 at the end."""
     share = min(1.0, (step + 1) / options.warmup) * (1 - step * options.batch / options.frames)
     for optimiser, rate in zip(optimisers, (options.matrix_rate, options.rate), strict=True):
         for group in optimiser.param_groups:
@@ -291,7 +332,7 @@ def set_rates(optimisers: Optimisers, options: DistillOptions, step: int) -> Non
 
 
 def _check(options: DistillOptions) -> None:
-    """Raise ValueError for an option that is not accepted, but what `Agent.new` checks."""
+    """Raise ValueError for an option that is not accepted; `Agent.new` checks the rest."""
     if options.precision not in PRECISIONS:
         raise ValueError(
             f"unknown precision {options.precision!r}; choose from {', '.join(PRECISIONS)}"
@@ -301,7 +342,9 @@ def _check(options: DistillOptions) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
     if options.frames < options.batch:
-        raise ValueError(f"frames must be at least one batch, {options.batch}: {options.frames}")
+        raise ValueError(
+            f"frames must be at least one batch, {options.batch}, got {options.frames}"
+        )
     for name in ("matrix_rate", "rate", "max_gradient_norm"):
         if not 0 < getattr(options, name) < float("inf"):
             raise ValueError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
@@ -317,9 +360,9 @@ def _check(options: DistillOptions) -> None:
 def _chances(
     options: DistillOptions, step: int
 ) -> tuple[torch.Generator, Generator[ExpertMazes, None, None]]:
-    """Return what draws the student's actions and its mazes from this step on.
+    """Return the random generator of the student's actions, and its mazes, from this step on.
 
-    A run that is resumed gets others than it began with.
+    A resumed run gets other ones than it began with.
     """
     words = np.random.SeedSequence([options.seed, step]).generate_state(options.groups + 1)
     actions, *seeds = (int(word) >> 1 for word in words)  # the simulator's seeds have 31 bits
@@ -327,7 +370,7 @@ def _chances(
 
 
 def _turns(options: DistillOptions, seeds: list[int]) -> Generator[ExpertMazes, None, None]:
-    """Let groups of mazes take turns; each finishes its step when it is its turn again."""
+    """Let groups of mazes take turns; each finishes its step when its next turn comes."""
     groups = [
         ExpertMazes(
             options.batch,

@@ -1,9 +1,10 @@
-"""Folders written whole or not at all, by one process at a time, and how a result was made."""
+"""Folders and files written whole or not at all, folders locked, and how a result was made."""
 
 import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import socket
@@ -16,10 +17,14 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 LOCK, HOLDER = ".lock", ".holder.json"
-"""In a folder that a process holds: the operating system's lock, and who that is. A killed process
-leaves both, and the lock open."""
+"""In a folder that a process holds: the operating system's lock, and who holds it. A killed process
+leaves both files, but the lock is free."""
+
+LONGEST = 128
+"""Bytes of a name that its temporary name keeps, so that that is not too long either."""
 
 _PACKAGES = ("rlbilinear", "numpy", "stable-baselines3", "procgen", "procgen-mirror")
 
@@ -37,26 +42,48 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
 
     Raises:
         FileExistsError: ``path`` is there, and may not be replaced.
+        OSError: it cannot be written; the error names ``path``.
     """
     path = Path(path).absolute()
     check_free(path, overwrite=overwrite, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
-    temporary.mkdir()
+    temporary = _beside(path, f"{os.getpid()}.new")
+    replaced = _beside(path, f"{os.getpid()}.old")
     try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            _to_disk(written)
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
+        with _errors_naming(path, temporary):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
+            temporary.mkdir()
+            yield temporary
+            for written in temporary.rglob("*"):
+                _to_disk(written)
+            if path.exists():
+                path.rename(replaced)
+            temporary.rename(path)
     finally:
         if replaced.exists() and not path.exists():  # interrupted between the two
             replaced.rename(path)
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write a file under; it becomes ``path`` when the block ends well.
+
+    So no reader meets half a file, and a power cut leaves the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    temporary = _beside(path, "new")
+    try:
+        with _errors_naming(path, temporary):
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def check_free(path: str | Path, *, overwrite: bool, marker: str) -> None:
@@ -84,17 +111,18 @@ def locked(path: str | Path) -> Iterator[None]:
     """Hold a folder for this process alone.
 
     The operating system holds the lock, so it ends with the process, however that ends. The folder
-    is made where there is none, and taken away again when nothing was put into it.
+    is made if it does not exist, and removed again if nothing was written into it.
 
     Args:
         path: the folder.
 
     Raises:
-        BlockingIOError: another run holds it; it is named.
+        BlockingIOError: another process holds it; it is named.
         OSError: the folder cannot be written.
     """
     path = Path(path).absolute()
     lock = FileLock(path / LOCK)
+    made = [place for place in path.parents if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -112,7 +140,8 @@ def locked(path: str | Path) -> Iterator[None]:
         with suppress(OSError):
             (path / HOLDER).unlink(missing_ok=True)
             (path / LOCK).unlink(missing_ok=True)  # whoever has opened it sees that it is gone
-            path.rmdir()  # if nothing is in it
+            for place in (path, *made):
+                place.rmdir()  # if nothing is in it
         lock.release()
 
 
@@ -142,16 +171,9 @@ def sha256(file: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON by way of a temporary name, so that no reader meets half a file."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-        _to_disk(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    """Write a file of JSON, whole or not at all."""
+    with new_file(path) as file:
+        file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def program() -> list[str]:
@@ -188,6 +210,30 @@ def provenance() -> dict[str, Any]:
             **versions,
         },
     }
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Return a hidden name in the same folder, short enough whatever the path's own name is."""
+    start = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
+    return path.with_name(f".{start}.{ending}")
+
+
+@contextmanager
+def _errors_naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let an error of the system say ``path`` where it would say a temporary name, or none."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    except OSError as error:
+        named = str(error.filename or temporary)
+        if error.errno is None or not named.startswith(str(temporary)):
+            raise
+        name = named.replace(str(temporary), str(path), 1)
+        raise OSError(error.errno, error.strerror, name) from error
 
 
 def _contents(path: Path) -> list[Path]:

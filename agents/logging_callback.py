@@ -1,4 +1,4 @@
-"""What a PPO run shows and keeps: TensorBoard's events, held-out scores, checkpoints, a bar."""
+"""The callback by which a PPO run is followed: TensorBoard, held-out scores, checkpoints, a bar."""
 
 import json
 import time
@@ -22,6 +22,7 @@ from rlbilinear.agents.layer_statistics import (
     held_out_frames,
     weight_statistics,
 )
+from rlbilinear.agents.run import Scores
 from rlbilinear.envs.videos import gif_bytes
 
 EPISODES = 100
@@ -38,29 +39,26 @@ TOGETHER = {
 }
 """Curves that its tab CUSTOM SCALARS shows in one plot."""
 
-Scores = dict[str, float]
-"""Frames done, and the means of the held-out levels then."""
 
-
-class Recorder(BaseCallback):
+class LoggingCallback(BaseCallback):
     """Follows a run; between an update and the next rollout it evaluates and saves when due.
 
-    Evaluation is in float32, whatever precision training has (`FastPPO` calls back outside of it),
-    and takes nothing from the run's random generators nor its simulator: with it or without it, the
-    weights are the same. With it come statistics of the layers on a fixed batch of observations of
-    held-out levels, and films of the first of these levels.
+    Evaluation is in float32, whatever the precision of training (`FastPPO` calls back outside of
+    it), and does not touch the run's random generators or simulator: the weights are the same with
+    and without it. Each evaluation also logs statistics of the layers on a fixed batch of
+    observations of held-out levels, and films of the first of these levels.
 
     Args:
-        agent: gives the agent as it is now.
+        agent: returns the agent as it is now.
         levels: to evaluate on, disjoint from the training levels.
         mode: the game's distribution mode.
         evaluate_every: frames between evaluations; 0 for none.
-        film_every: frames between films, which are taken at evaluations; 0 for none. The first
+        film_every: frames between films, which are made at evaluations; 0 for none. The first
             and the last evaluation always have one.
         save: called with the held-out scores so far.
         save_every: frames between checkpoints.
         history: held-out scores of a resumed run, oldest first.
-        settings: what runs are to be compared by.
+        settings: by which TensorBoard compares runs.
         progress: show a bar.
     """
 
@@ -146,7 +144,7 @@ class Recorder(BaseCallback):
         self._bar.close()
 
     def _after_update(self) -> None:
-        """Record gradients, steps and times of the update that has just been done, if one has."""
+        """Record gradients, steps and times of the last update, if there was one."""
         self._watch.lap("update")
         norms = self._gradients.take()
         if norms is None:
@@ -172,7 +170,7 @@ class Recorder(BaseCallback):
             self.logger.record(f"time/share_of_{name}", part / sum(parts.values()))
 
     def _unevaluated(self) -> float:
-        """Return the frames since the last evaluation, without end before the first."""
+        """Return the frames since the last evaluation; infinite before the first."""
         return self.num_timesteps - self.history[-1]["frames"] if self.history else float("inf")
 
     def _evaluate(self, *, last: bool = False) -> None:
@@ -201,7 +199,7 @@ class Recorder(BaseCallback):
         self._saved_at = self.num_timesteps
 
     def _begin_events(self, parameters: int) -> None:
-        """Write what the run is, for TensorBoard to compare it with others, and to be read."""
+        """Write the run's settings, for TensorBoard to compare it with others, and as text."""
         settings = {**self._settings, "parameters": parameters}
         *begin, self._end = events.comparison(settings, COMPARED, first=LEADING)
         self._add(*begin)
@@ -211,7 +209,7 @@ class Recorder(BaseCallback):
             writer.add_custom_scalars({"training levels, held-out levels": TOGETHER})
 
     def _end_events(self) -> None:
-        """Say that the run has ended well; of one that has not, TensorBoard shows no status."""
+        """Mark the run as ended well; otherwise TensorBoard shows no status."""
         self._add(self._end)
 
     def _add(self, *summaries: Summary) -> None:
@@ -222,7 +220,7 @@ class Recorder(BaseCallback):
 
 
 class Stopwatch:
-    """Seconds by what they went into."""
+    """Seconds spent, by activity."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -235,7 +233,7 @@ class Stopwatch:
         self._last = now
 
     def time_within(self, thing: object, method: str, name: str) -> None:
-        """Add, from now on, the time that calls of one object's method take; laps go on."""
+        """Add, from now on, the time that calls of an object's method take; laps include it too."""
         call = getattr(thing, method)
 
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -248,6 +246,6 @@ class Stopwatch:
         setattr(thing, method, timed)
 
     def take(self) -> dict[str, float]:
-        """Return the seconds since it was last asked."""
+        """Return the seconds since the last call."""
         taken, self._seconds = self._seconds, defaultdict(float)
         return taken

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.network import AgentConfig, on_meta
 from rlbilinear.agents.precision import Precision
 
@@ -227,6 +228,20 @@ def check_same_run(run: Path, record: Mapping[str, Any], options: TrainOptions) 
         raise ValueError(f"{run} holds another run: {'; '.join(others)}")
 
 
+def check_length(run: Path, frames: int, options: TrainOptions) -> None:
+    """Refuse a run that was trained for longer than is asked for now.
+
+    Raises:
+        ValueError: it was, by a rollout or more.
+    """
+    chosen = options.hyperparameters()
+    if frames >= options.frames + chosen.num_envs * chosen.num_steps:
+        raise ValueError(
+            f"{run} was trained for {frames:,} frames, {options.frames:,} are asked for: "
+            "ask for more to prolong it, or choose another folder for a shorter run"
+        )
+
+
 def recorded(options: TrainOptions) -> dict[str, Any]:
     """Return the options for the record, with the hyperparameters in full."""
     kept = {k: v for k, v in asdict(options).items() if k not in ("out", "progress")}
@@ -235,6 +250,41 @@ def recorded(options: TrainOptions) -> dict[str, Any]:
         "architecture_options": options.architecture_arguments(),
         "hyperparameters": asdict(options.hyperparameters()),
     }
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Refuse recorded options that are not those of a PPO run, of this version or another.
+
+    Raises:
+        ValueError: some are missing, or of another type.
+    """
+    hyperparameters = record.get("hyperparameters")
+    if not isinstance(hyperparameters, dict):
+        raise ValueError("expected the options of a PPO run, which have hyperparameters")
+    defaults = recorded(TrainOptions(Path()))
+    for name, value in (*record.items(), *hyperparameters.items()):
+        default = defaults.get(name)
+        scalar = default is None and isinstance(value, str | int | float | None)
+        if not scalar and not isinstance(value, type(default)):
+            raise ValueError(f"option {name} cannot be {value!r:.80}")
+
+
+def from_record(out: Path, record: Mapping[str, Any]) -> TrainOptions:
+    """Return the options of a run from what `recorded` returned, as far as this version has them.
+
+    Args:
+        out: the run's folder.
+        record: its recorded options, as `check_record` accepts them.
+
+    Raises:
+        CheckpointError: they are of a version without ``architecture_options``.
+    """
+    if "architecture_options" not in record:
+        raise CheckpointError(f"{out} is of a version that recorded no architecture_options")
+    known = {field.name for field in fields(TrainOptions)}
+    given = {name: value for name, value in record.items() if name in known}
+    arguments = json.dumps(given.pop("architecture_options"))
+    return TrainOptions(**{**given, "out": out, "architecture_options": arguments})
 
 
 def compared(options: TrainOptions, config: AgentConfig) -> dict[str, Any]:

@@ -1,15 +1,12 @@
 """Training by Stable-Baselines3's PPO, made fast: presets, runs that resume, one folder a run."""
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
@@ -21,33 +18,29 @@ from rlbilinear.agents.checkpoint import CheckpointError, load
 from rlbilinear.agents.critic import adopt_critic
 from rlbilinear.agents.events import Events
 from rlbilinear.agents.fast_ppo import FastPPO
-from rlbilinear.agents.folder import (
-    check_free,
-    clear,
-    locked,
-    new_folder,
-    provenance,
-    remove_leftovers,
-    write_json,
+from rlbilinear.agents.folder import provenance
+from rlbilinear.agents.logging_callback import LoggingCallback
+from rlbilinear.agents.options import (
+    TrainOptions,
+    check,
+    check_length,
+    check_same_run,
+    compared,
+    recorded,
 )
-from rlbilinear.agents.logging_callback import Recorder, Scores
-from rlbilinear.agents.options import TrainOptions, check, check_same_run, compared, recorded
 from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.agents.run import AGENT, FAILURES, TENSORBOARD, Run, Scores
 from rlbilinear.agents.signals import Stopped, StopRequest, stop_on_signals
-from rlbilinear.agents.stop_callback import Keeper
-from rlbilinear.agents.training_state import State
+from rlbilinear.agents.stop_callback import StopCallback
 from rlbilinear.envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
 
-OPTIONS, RESULTS, AGENT = "options.json", "results.json", "agent"
-CHECKPOINTS, TRAJECTORY = "checkpoints", "trajectory"
-
 LINEAGE = ("from", "critic")
-"""What is recorded of a run that began from another agent: how that was made, and the slope and
-offset that its critic was given."""
+"""What is recorded of a run that began from another agent: how that agent was made, and the slope
+and offset that its critic was given."""
 
 CPU_MICRO_BATCH = 64
-"""Samples that a processor takes through the network at once; what it gains:
-``python scripts/benchmark.py training``."""
+"""Samples that the network processes at once on a CPU; ``python scripts/benchmark.py training``
+measures what this gains."""
 
 
 def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
@@ -57,131 +50,146 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
 
     - ``options.json``, with command, hardware and versions;
     - ``tensorboard/``, and ``results.json``, the held-out scores so far;
-    - ``checkpoints/``, of which the newest is kept: from there the run goes on;
+    - ``checkpoints/``, of which the newest is kept: the run resumes from there;
     - ``trajectory/``, agents along training, in half precision where that holds their weights:
-      untrained and after 1, 2, 4, 8, ... rollouts, wherever the run is to end;
+      untrained and after 1, 2, 4, 8, ... rollouts, however long the run is;
     - ``agent/``, when it has ended.
 
-    Stopped at any moment the run resumes from its last checkpoint, on the same processor with as
-    many threads to the same weights as if it had not been stopped. What resuming does not bring
-    back is the returns and lengths of episodes under way: in TensorBoard, they count from there.
+    Stopped at any moment, the run resumes from its last checkpoint. On the same processor with as
+    many threads, a resumed run ends with bit-identical weights. Only the returns and lengths of
+    unfinished episodes are not restored: in TensorBoard, they count from the resumption.
 
     Args:
         options: the run.
-        overwrite: replace a run that is in the folder.
-        resume: continue the run that is in the folder; frames, device, films and progress may be
-            others. (Precision tf32 stays on CUDA.)
+        overwrite: replace the run that is in the folder.
+        resume: continue the run that is in the folder; frames, device, films and progress may
+            differ. (Precision tf32 stays on CUDA.)
 
     Raises:
-        FileExistsError: the folder has something, and neither ``overwrite`` nor ``resume`` is on.
+        FileExistsError: the folder is not empty, and neither ``overwrite`` nor ``resume`` is on.
         BlockingIOError: another process runs in the folder.
         OSError: the folder cannot be written, or no longer (a full disk); the last checkpoint
             stays, and is named.
-        ValueError: an option is not accepted, or not the resumed run's.
-        FloatingPointError: the run diverged, as `Keeper` judges, or its gradients are not finite;
-            the last checkpoint is from before, stays, and is named.
-        Stopped: SIGINT or SIGTERM (in the main thread); what was done is saved, but for the
-            rollout under way.
+        ValueError: an option is not accepted, or differs from the resumed run's, or the resumed
+            run has had more frames.
+        CheckpointError: there is nothing to resume, or its files are damaged.
+        FloatingPointError: the run diverged, as `StopCallback` judges, or its gradients are not
+            finite; the last checkpoint is from before, stays, and is named.
+        Stopped: SIGINT or SIGTERM (in the main thread); all was saved but the current rollout.
     """
-    if overwrite and resume:
-        raise ValueError("choose one of overwrite and resume")
     check(options)
-    with locked(options.out), stop_on_signals() as stop:
-        return _train(options, stop, overwrite=overwrite, resume=resume)
-
-
-def _train(options: TrainOptions, stop: StopRequest, *, overwrite: bool, resume: bool) -> Agent:
-    out = options.out
-    if options.compile:
-        # Of all runs of a process PyTorch compiles 8 graphs of one code; more are not compiled.
-        torch.compiler.reset()
-    if resume:
-        checkpoint = _last_checkpoint(options)
-        agent = load(checkpoint / AGENT, options.device)
-    else:
-        checkpoint = None
-        check_free(out, overwrite=overwrite, marker=OPTIONS)
-        agent = _first_agent(options)
-    model = _model(options, agent)
-    history: list[Scores] = []
-    if checkpoint is not None:
-        training_state.restore(model, checkpoint)
-        history = _read(out / RESULTS)["held_out"]
-        history = [scores for scores in history if scores["frames"] <= model.num_timesteps]
-        for folder in (out, out / CHECKPOINTS, out / TRAJECTORY):
-            remove_leftovers(folder)
-    else:
-        clear(out, marker=OPTIONS)
-    lineage = {name: agent.config.made[name] for name in LINEAGE if name in agent.config.made}
-    made = {"options": recorded(options), **provenance(), **lineage}
-
-    def current(history: list[Scores]) -> Agent:
-        facts = {"frames": model.num_timesteps, "scores": history[-1] if history else None}
-        return Agent(agent.policy, replace(agent.config, made={**made, **facts}))
-
-    def keep() -> None:
-        place = out / TRAJECTORY / _numbered(model.num_timesteps)
-        largest = max(weight.abs().max().item() for weight in agent.policy.parameters())
-        fits = largest <= torch.finfo(torch.float16).max
-        dtype = torch.float16 if fits else torch.float32
-        current([]).save(place, overwrite=True, dtype=dtype)
-
-    def save(history: list[Scores]) -> None:
-        write_json(out / RESULTS, {"frames": model.num_timesteps, "held_out": history})
-        _write_checkpoint(out, keeper.state, current(history))
-
-    keeper = Keeper(stop, keep)
-    recorder = Recorder(
-        agent=lambda: current([]),
-        levels=EVALUATION.first(options.held_out),
-        mode=options.mode,
-        evaluate_every=options.evaluate_every,
-        film_every=options.film_every,
-        save=save,
-        save_every=options.save_every,
-        history=history,
-        settings=compared(options, agent.config),
-        progress=options.progress,
-    )
     with (
-        closing(training_state.environments(model)[0]),
-        _failures_explained(model, out),
-        keeper.watching(agent.policy),
+        Run.open(options.out, overwrite=overwrite, resume=resume) as run,
+        stop_on_signals() as stop,
     ):
-        if checkpoint is None:
-            made |= _calibrate(model, options, stop)
-        write_json(out / OPTIONS, made)
-        events = Events(out / "tensorboard", frames=model.num_timesteps)
-        model.set_logger(Logger(str(out), [events]))
-        with closing(model.logger):
+        training = _build(run, options)
+        with closing(training_state.environments(training.model)[0]):
             try:
-                model.learn(
-                    options.frames - model.num_timesteps,
-                    callback=CallbackList([keeper, recorder]),
-                    reset_num_timesteps=False,
-                )
-            except Stopped as stopped:
-                training_state.rewind(model, keeper.state)
-                save(recorder.history)
-                where = f"after {model.num_timesteps:,} frames, saved in {newest_checkpoint(out)}"
-                raise Stopped(stopped.signal, f"stopped {where}") from None
-        trained = current(recorder.history)
-        trained.save(out / AGENT, overwrite=True)
+                trained = training.learn(stop)
+                run.finish(trained)
+            except FAILURES as error:
+                raise run.failure(error, training.model.num_timesteps) from error
     return trained
 
 
-@contextmanager
-def _failures_explained(model: FastPPO, run: Path) -> Iterator[None]:
-    """Say in an error that ends a run how far it was, and from where it can go on."""
-    try:
-        yield
-    except (FloatingPointError, OSError, SafetensorError) as error:
-        found = newest_checkpoint(run)
-        last = f"the last good checkpoint is {found}" if found else "no checkpoint was written yet"
-        frames = f"{model.num_timesteps:,} frames"
-        if isinstance(error, FloatingPointError):
-            raise FloatingPointError(f"diverged after {frames}: {error}; {last}") from error
-        raise OSError(f"cannot write in {run} after {frames}: {error}; {last}") from error
+@dataclass
+class _Training:
+    """A run that is built: its agent, PPO around it, what is recorded, and its scores so far."""
+
+    run: Run
+    options: TrainOptions
+    agent: Agent
+    model: FastPPO
+    record: dict[str, Any]
+    held_out: list[Scores]
+
+    def now(self, held_out: Sequence[Scores] = ()) -> Agent:
+        """Return the agent with its record, frames and last scores."""
+        facts = {"frames": self.model.num_timesteps, "scores": held_out[-1] if held_out else None}
+        made = {**self.record, **facts}
+        return Agent(self.agent.policy, replace(self.agent.config, made=made))
+
+    def learn(self, stop: StopRequest) -> Agent:
+        """Train to the end, saving on the way, and return the trained agent.
+
+        Raises:
+            Stopped: as asked for; the run is saved, or has not begun.
+        """
+        run, model, options = self.run, self.model, self.options
+        stopping = StopCallback(stop, lambda: run.keep(self.now(), model.num_timesteps))
+
+        def save(held_out: list[Scores]) -> None:
+            run.save(self.now(held_out), stopping.snapshot, held_out)
+
+        logging = LoggingCallback(
+            agent=self.now,
+            levels=EVALUATION.first(options.held_out),
+            mode=options.mode,
+            evaluate_every=options.evaluate_every,
+            film_every=options.film_every,
+            save=save,
+            save_every=options.save_every,
+            history=self.held_out,
+            settings=compared(options, self.agent.config),
+            progress=options.progress,
+        )
+        run.begin()
+        with stopping.watching(self.agent.policy):
+            if not run.resumed:
+                self.record |= _calibrate(model, options, stop)
+            run.write_record(self.record)
+            events = Events(run.folder / TENSORBOARD, frames=model.num_timesteps)
+            model.set_logger(Logger(str(run.folder), [events]))
+            with closing(model.logger):
+                try:
+                    model.learn(
+                        options.frames - model.num_timesteps,
+                        callback=CallbackList([stopping, logging]),
+                        reset_num_timesteps=False,
+                    )
+                except Stopped as stopped:
+                    training_state.rewind(model, stopping.snapshot)
+                    save(logging.history)
+                    frames, checkpoint = model.num_timesteps, run.newest_checkpoint()
+                    message = f"stopped after {frames:,} frames, saved in {checkpoint}"
+                    raise Stopped(stopped.signal, message) from None
+        return self.now(logging.history)
+
+
+def _build(run: Run, options: TrainOptions) -> _Training:
+    """Build a new run, or the resumed one as it was at its last checkpoint.
+
+    Raises:
+        ValueError: options that are not accepted, or not those of the resumed run.
+        CheckpointError: nothing to resume, or damaged files.
+    """
+    if options.compile:
+        torch.compiler.reset()  # in a process, PyTorch compiles the same code for 8 models only
+    checkpoint = _last_checkpoint(run, options) if run.resumed else None
+    agent = load(checkpoint / AGENT, options.device) if checkpoint else _first_agent(options)
+    model = _model(options, agent)
+    held_out: list[Scores] = []
+    if checkpoint:
+        training_state.restore(model, checkpoint)
+        held_out = [one for one in run.held_out() if one["frames"] <= model.num_timesteps]
+    lineage = {name: agent.config.made[name] for name in LINEAGE if name in agent.config.made}
+    record = {"options": recorded(options), **provenance(), **lineage}
+    return _Training(run, options, agent, model, record, held_out)
+
+
+def _last_checkpoint(run: Run, options: TrainOptions) -> Path:
+    """Return the newest checkpoint of the run that the options describe.
+
+    Raises:
+        ValueError: the folder has another run, or one that was trained for longer.
+        CheckpointError: it has no run, or one without a checkpoint.
+    """
+    check_same_run(run.folder, run.record()["options"], options)
+    checkpoint = run.newest_checkpoint()
+    if checkpoint is None:
+        raise CheckpointError(f"{run.folder} holds no checkpoint yet: start it with overwrite")
+    check_length(run.folder, int(checkpoint.name), options)
+    return checkpoint
 
 
 def _first_agent(options: TrainOptions) -> Agent:
@@ -197,7 +205,9 @@ def _first_agent(options: TrainOptions) -> Agent:
             name, game=options.game, seed=options.seed, device=options.device, **arguments
         )
     if options.architecture is not None or arguments:
-        raise ValueError("init_from says the architecture: do not give another beside it")
+        raise ValueError(
+            "the architecture comes from init_from: remove architecture and its options"
+        )
     given = load(options.init_from, options.device)
     config = replace(given.config, game=options.game, made={"from": given.config.made})
     return Agent(given.policy, config)
@@ -242,10 +252,10 @@ def _model(options: TrainOptions, agent: Agent) -> FastPPO:
 
 
 def _calibrate(model: FastPPO, options: TrainOptions, stop: StopRequest) -> dict[str, Any]:
-    """Fit to the game a given critic, or an untrained body's scale; return what is to be recorded.
+    """Fit a given critic or an untrained body's scale to the game; return what is recorded of it.
 
     Raises:
-        Stopped: as asked for, before anything was saved.
+        Stopped: as asked for; nothing was saved yet.
     """
     body = model.policy.features_extractor
     if options.init_from is not None:
@@ -257,49 +267,3 @@ def _calibrate(model: FastPPO, options: TrainOptions, stop: StopRequest) -> dict
         env, _ = training_state.environments(model)
         body.calibrate(torch.as_tensor(env.observe()) / 255)
     return {}
-
-
-def _write_checkpoint(run: Path, state: State, agent: Agent) -> None:
-    """Write the agent and the state of the run, then remove the checkpoint before."""
-    older = _resumable(run)
-    place = run / CHECKPOINTS / _numbered(state.frames)
-    if place in older:  # the run was stopped where it had been resumed
-        return
-    with new_folder(place, marker=training_state.NUMBERS) as folder:
-        agent.save(folder / AGENT)
-        state.write(folder)
-    for folder in older:
-        leaving = folder.with_name(f".{folder.name}.old")  # no checkpoint any more, all at once
-        shutil.rmtree(folder.rename(leaving))
-
-
-def _numbered(frames: int) -> str:
-    return f"{frames:012d}"
-
-
-def _resumable(run: Path) -> list[Path]:
-    """Return the checkpoints that hold the state of a run, oldest first."""
-    files = (run / CHECKPOINTS).glob(f"[0-9]*/{training_state.NUMBERS}")
-    return sorted(file.parent for file in files)
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint, if there is one."""
-    return next(reversed(_resumable(run)), None)
-
-
-def _last_checkpoint(options: TrainOptions) -> Path:
-    """Find the newest checkpoint of a run, if it is the run that the options describe."""
-    run = options.out
-    check_same_run(run, _read(run / OPTIONS)["options"], options)
-    found = newest_checkpoint(run)
-    if found is None:
-        raise CheckpointError(f"{run} holds no checkpoint yet: start it with overwrite")
-    return found
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no run to resume: {error}") from error

@@ -1,4 +1,4 @@
-"""The callback by which a PPO run can be stopped, saved and followed at any moment."""
+"""The callback by which a PPO run can be stopped and saved at any moment."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 
 from rlbilinear.agents import training_state
 from rlbilinear.agents.signals import StopRequest
-from rlbilinear.agents.training_state import State
+from rlbilinear.agents.training_state import Snapshot
 
 
-class Keeper(BaseCallback):
-    """Holds a run's state at the start of the rollout under way, and ends the run when asked.
+class StopCallback(BaseCallback):
+    """Holds a snapshot of the start of the current rollout, and ends the run when asked.
 
-    What is saved at a stop is that state, not the half-done rollout or update: it is exact, and
-    there is nothing to wait for. Copying it takes about 50 ms a rollout of 64 environments.
+    A run that is stopped saves this snapshot, not the half-done rollout or update: it is exact,
+    and there is nothing to wait for. Taking it costs about 50 ms a rollout of 64 environments.
 
-    It also ends a run that diverges, at what no healthy one can come to, so that there is nothing
-    to tune: numbers that are not finite, and in half of a rollout's frames expected returns beyond
-    what the clipped rewards can add up to. (On single frames, polynomials have such from the
-    start. The size of gradients says little: they are clipped, and Adam's steps do not depend on
-    it. It is in TensorBoard.)
+    A run that diverges is ended too, by limits that no healthy run reaches, so that there is
+    nothing to tune: numbers that are not finite, and, in half of a rollout's frames, expected
+    returns larger than the clipped rewards can add up to. (On single frames, polynomials exceed
+    this from the start. The size of gradients says little: they are clipped, and Adam's steps do
+    not depend on it. TensorBoard shows it.)
 
     Args:
-        stop: looked at in every step of the environments, and where `watching`.
+        stop: checked in every step of the environments, and inside `watching`.
         keep: called when 0, 1, 2, 4, 8, ... rollouts are done.
     """
 
     model: PPO
-    state: State
-    """At the start of the rollout under way, or at the end of training."""
+    snapshot: Snapshot
+    """Of the start of the current rollout, or of the end of training."""
 
     def __init__(self, stop: StopRequest, keep: Callable[[], None]) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Keeper(BaseCallback):
 
     @contextmanager
     def watching(self, policy: ActorCriticPolicy) -> Iterator[None]:
-        """Look at every call of a policy whether the run is to stop, and whether it can go on.
+        """Check at every call of a policy whether the run is to stop, and its action logits.
 
         Raises:
             FloatingPointError: in such a call, when the action logits are not finite.
@@ -73,14 +73,14 @@ class Keeper(BaseCallback):
         self._hold()
 
     def _hold(self) -> None:
-        """Hold the state, if the policy can go on from it."""
+        """Take a snapshot, if training can continue from it."""
         self._stoppable = False
         policy, observations = self.model.policy, self.model._last_obs
         with torch.no_grad():
             features = policy.extract_features(policy.obs_to_tensor(observations)[0])  # type: ignore[arg-type]
             policy.action_net(features)  # its logits are checked where `watching`
             self._check_values(policy.value_net(features).cpu().numpy())
-        self.state = training_state.take(self.model)
+        self.snapshot = training_state.take(self.model)
         self._stoppable = True
         buffer = self.model.rollout_buffer
         rollouts = self.num_timesteps // (buffer.buffer_size * buffer.n_envs)
@@ -95,13 +95,13 @@ class Keeper(BaseCallback):
         typical, bound = np.median(np.abs(values)), _largest_return(self.model)
         if not typical <= bound:
             raise FloatingPointError(
-                f"expected returns of {typical:.3g} (median), of normalised rewards that cannot "
-                f"add up to more than {bound:.3g}"
+                f"expected returns have a median of {typical:.3g}, but the normalised rewards "
+                f"cannot add up to more than {bound:.3g}"
             )
 
 
 def _largest_return(model: PPO) -> float:
-    """Return what discounted rewards add up to at most, clipped as the normaliser does."""
+    """Return the most that discounted rewards, clipped by the normaliser, can add up to."""
     _, normaliser = training_state.environments(model)
     return normaliser.clip_reward / (1 - model.gamma) if model.gamma < 1 else float("inf")
 

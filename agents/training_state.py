@@ -1,7 +1,7 @@
-"""All that a PPO run needs to go on as if it had not stopped. No pickle.
+"""All that a PPO run needs to resume as if it had not been stopped. No pickle.
 
-Weights, optimiser, return normaliser, random generators, and the simulator's states. It is taken
-between an update and the next rollout, where nothing is half done.
+Weights, optimiser, return normaliser, random generators, and the simulator's states. Snapshots are
+taken between an update and the next rollout, where nothing is half done.
 """
 
 import json
@@ -29,11 +29,11 @@ VERSION = 1
 TENSORS, NUMBERS = "training.safetensors", "training.json"
 
 
-class State(NamedTuple):
-    """A run between two rollouts, on the CPU; nothing in it changes when the run goes on."""
+class Snapshot(NamedTuple):
+    """A run between two rollouts: copies on the CPU, which the run does not change."""
 
     weights: dict[str, Tensor]
-    """by layer name; they are written by `Agent.save`, the rest here"""
+    """by layer name; `Agent.save` writes these, `write` the rest"""
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
 
@@ -48,8 +48,8 @@ class State(NamedTuple):
         write_json(folder / NUMBERS, {**self.numbers, "sha256": sha256(folder / TENSORS)})
 
 
-def take(model: PPO) -> State:
-    """Copy the state of a run.
+def take(model: PPO) -> Snapshot:
+    """Take a snapshot of a run.
 
     Raises:
         FloatingPointError: weights, the optimiser's moments or the normaliser are not finite.
@@ -85,30 +85,30 @@ def take(model: PPO) -> State:
         "episode_starts": np.asarray(model._last_episode_starts).tolist(),
         "episodes": [{name: e[name] for name in ("r", "l")} for e in model.ep_info_buffer or ()],
     }
-    taken = State(_copies(weights_of(model.policy)), _copies(tensors), numbers)
+    taken = Snapshot(_copies(weights_of(model.policy)), _copies(tensors), numbers)
     _check_finite(taken)
     return taken
 
 
-def rewind(model: PPO, state: State) -> None:
-    """Give a run the weights and the count of frames of an earlier state, to write it."""
-    paths = {layer_path(name): weight for name, weight in state.weights.items()}
+def rewind(model: PPO, snapshot: Snapshot) -> None:
+    """Give a run the weights and the number of frames of a snapshot, so that they are saved."""
+    paths = {layer_path(name): weight for name, weight in snapshot.weights.items()}
     model.policy.load_state_dict(paths, strict=False)
-    model.num_timesteps = state.frames
+    model.num_timesteps = snapshot.frames
 
 
 def restore(model: PPO, folder: Path) -> None:
-    """Bring a freshly made run into a written state; its policy is already loaded.
+    """Bring a newly made run into the state of a written snapshot; its policy is already loaded.
 
-    Random generators come last: what is drawn from now on is what would have been drawn.
+    Random generators come last, so that the next draws are those that would have come.
 
     Raises:
-        CheckpointError: files missing, truncated or altered, or of another run's shape.
+        CheckpointError: files are missing, truncated or altered, or belong to another run.
     """
     try:
         numbers = json.loads((folder / NUMBERS).read_text())
         if numbers["version"] != VERSION:
-            raise CheckpointError(f"{folder}: expected version {VERSION}: {numbers['version']}")
+            raise CheckpointError(f"{folder}: expected version {VERSION}, got {numbers['version']}")
         if sha256(folder / TENSORS) != numbers["sha256"]:
             raise CheckpointError(f"{folder / TENSORS} is truncated or altered")
         _restore(model, load_file(folder / TENSORS), numbers)
@@ -130,9 +130,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str
 ) -> None:
-    """Put back what `optimizer_tensors` returned; rates and the like stay the optimiser's own.
+    """Put back what `optimizer_tensors` returned; learning rates and the like are not changed.
 
-    Moments lie in memory as their weights do: else Adam's step is about twice as slow.
+    Moments get the memory layout of their weights: otherwise Adam's step is twice as slow.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
@@ -151,7 +151,7 @@ def environments(model: PPO) -> tuple[ProcgenVecEnv, VecNormalize]:
     """Return the simulator and the return normaliser around it.
 
     Raises:
-        TypeError: the model was made with others.
+        TypeError: the model has other environments.
     """
     normaliser = model.get_vec_normalize_env()
     if normaliser is None or not isinstance(normaliser.venv, ProcgenVecEnv):
@@ -165,13 +165,13 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _check_finite(state: State) -> None:
+def _check_finite(snapshot: Snapshot) -> None:
     broken = [
         name
-        for name, tensor in {**state.weights, **state.tensors}.items()
+        for name, tensor in {**snapshot.weights, **snapshot.tensors}.items()
         if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
-    if not all(map(math.isfinite, state.numbers["normaliser"].values())):
+    if not all(map(math.isfinite, snapshot.numbers["normaliser"].values())):
         broken.append("normaliser")
     if broken:
         raise FloatingPointError(f"not finite: {', '.join(broken[:5])}")

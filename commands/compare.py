@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from rlbilinear.agents.comparison import figures as draw
 from rlbilinear.agents.comparison import spread, summary, tables, tensorboard, text
-from rlbilinear.agents.comparison.matrix import Run, find, matrix
+from rlbilinear.agents.comparison.matrix import Entry, find, matrix
 from rlbilinear.agents.folder import new_folder, provenance, write_json
 from rlbilinear.agents.options import TrainOptions
-from rlbilinear.agents.run_status import Standing, State, standing
+from rlbilinear.agents.run_status import Progress, Standing, standing
 from rlbilinear.commands.outputs import check_folder, writing
 from rlbilinear.commands.running import Command, Failed
 
@@ -97,7 +97,7 @@ def check(options: CompareOptions) -> None:
         raise ValueError(f"gpus_per_run must be 0 or more, got {options.gpus_per_run}")
 
 
-def chosen(options: CompareOptions) -> list[Run]:
+def chosen(options: CompareOptions) -> list[Entry]:
     """Return the runs of the matrix, or with ``report_only`` those in the folder.
 
     Raises:
@@ -123,7 +123,7 @@ def chosen(options: CompareOptions) -> list[Run]:
     return sorted(kept, key=lambda run: order.get(run.architecture, 0))
 
 
-def train_missing(options: CompareOptions, runs: Sequence[Run]) -> list[str]:
+def train_missing(options: CompareOptions, runs: Sequence[Entry]) -> list[str]:
     """Run all runs to completion, and return a line for each that failed.
 
     Raises:
@@ -131,9 +131,9 @@ def train_missing(options: CompareOptions, runs: Sequence[Run]) -> list[str]:
         KeyboardInterrupt: stopped.
     """
     standings = examine(runs)
-    for run, (state, frames) in zip(runs, standings, strict=True):
-        print(f"{run}: {state.value}" + (f", {frames:,} frames" if frames else ""))
-    if all(state is State.FINISHED for state, _ in standings):
+    for run, (progress, frames) in zip(runs, standings, strict=True):
+        print(f"{run}: {progress.value}" + (f", {frames:,} frames" if frames else ""))
+    if all(progress is Progress.FINISHED for progress, _ in standings):
         return []
     failed = []
     with closing(outcomes(options, runs)) as ended:  # what is under way is stopped if this is
@@ -144,7 +144,7 @@ def train_missing(options: CompareOptions, runs: Sequence[Run]) -> list[str]:
     return failed
 
 
-def examine(runs: Sequence[Run]) -> list[Standing]:
+def examine(runs: Sequence[Entry]) -> list[Standing]:
     """Return how far each run is.
 
     Raises:
@@ -161,7 +161,7 @@ def examine(runs: Sequence[Run]) -> list[Standing]:
     return standings
 
 
-def outcomes(options: CompareOptions, runs: Sequence[Run]) -> Generator[spread.Outcome, None, None]:
+def outcomes(options: CompareOptions, runs: Sequence[Entry]) -> Generator[spread.Outcome, None, None]:
     """Run them, by Ray or one after another.
 
     Raises:
@@ -189,7 +189,7 @@ def outcomes(options: CompareOptions, runs: Sequence[Run]) -> Generator[spread.O
     )
 
 
-def report(options: CompareOptions, runs: Sequence[Run]) -> str:
+def report(options: CompareOptions, runs: Sequence[Entry]) -> str:
     """Read all runs, write the report, and return it as text.
 
     Raises:

@@ -6,7 +6,8 @@ A run that was stopped is resumed from its last checkpoint by the same command w
 it with ``tensorboard --logdir runs``.
 """
 
-from rlbilinear.agents.distillation import TRAINING_STATE, DistillOptions, distill
+from rlbilinear.agents.distillation import DistillOptions, distill
+from rlbilinear.agents.run import Run
 from rlbilinear.commands.running import Command
 from rlbilinear.commands.runs import RunCommand, how_to_resume
 
@@ -17,7 +18,7 @@ def _distill(command: RunCommand[DistillOptions]) -> None:
 
 def _resume(command: RunCommand[DistillOptions]) -> str:
     run = command.options.out
-    return how_to_resume(run, saved=(run / TRAINING_STATE).is_file())
+    return how_to_resume(run, saved=Run(run).newest_checkpoint() is not None)
 
 
 main = Command(RunCommand[DistillOptions], _distill, __doc__, _resume)

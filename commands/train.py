@@ -7,7 +7,8 @@ before it stops. Watch it with ``tensorboard --logdir runs``.
 """
 
 from rlbilinear.agents.options import TrainOptions
-from rlbilinear.agents.ppo import newest_checkpoint, train
+from rlbilinear.agents.ppo import train
+from rlbilinear.agents.run import Run
 from rlbilinear.commands.running import Command
 from rlbilinear.commands.runs import RunCommand, how_to_resume
 
@@ -18,7 +19,7 @@ def _train(command: RunCommand[TrainOptions]) -> None:
 
 def _resume(command: RunCommand[TrainOptions]) -> str:
     run = command.options.out
-    return how_to_resume(run, saved=newest_checkpoint(run) is not None)
+    return how_to_resume(run, saved=Run(run).newest_checkpoint() is not None)
 
 
 main = Command(RunCommand[TrainOptions], _train, __doc__, _resume)

@@ -67,9 +67,9 @@ class ValidationReport:
         settings: how to repeat it, as JSON: command, seeds, levels used for training, fitting and
             evaluation, versions, agent, layer, concept, wall time.
         verdict: a row a claim. Columns ``claim``, as "DIRECTION: CLAIM"; ``verdict``: causal,
-            not shown, contradicted; ``effect`` with its 95 % interval ``low``, ``high``; ``control``: the control's effect;
-            ``p``, corrected for the number of claims; ``decided_by``: the figure or table that
-            decides. The numbers may be missing.
+            not shown, contradicted; ``effect`` with its 95 % interval ``low``, ``high``;
+            ``control``: the control's effect; ``p``, corrected for the number of claims;
+            ``decided_by``: the figure or table that decides. The numbers may be missing.
         sections: the report from top to bottom; the verdict comes before them.
         tables: by name; those in no section are saved all the same, as are figures and videos.
         figures: by name.

@@ -101,7 +101,8 @@ def test_no_package_is_forgotten():
     assert set(setup["packages"]) == there
     patterns = setup["package-data"]["rlbilinear.agents"]
     data = {file for pattern in patterns for file in (ROOT / "agents").glob(pattern)}
-    assert data == {file for file in (ROOT / "agents" / "zoo").rglob("*") if file.is_file()}
+    zoo = {file for file in (ROOT / "agents" / "zoo").rglob("*") if file.is_file()}
+    assert data == {*zoo, *(ROOT / "agents").glob("*.pyi")}
 
 
 @pytest.mark.parametrize("folder", list(FOLDERS)[1:])

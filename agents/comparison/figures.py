@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from rlbilinear.agents.comparison.summary import ALL_GAMES
-from rlbilinear.agents.comparison.tables import EVALUATION, WHILE_TRAINING, Collected
+from rlbilinear.agents.comparison.tables import (
+    EVALUATION,
+    FINISHED,
+    SHORT,
+    WHILE_TRAINING,
+    Collected,
+    averaged,
+)
 from rlbilinear.statistics import t_interval
 
 FEWEST = 3
@@ -22,7 +29,10 @@ PANELS = {
 
 
 def curves(found: Collected) -> Figure:
-    """Draw returns against frames: each seed thin, their mean thick, its interval as a band."""
+    """Draw returns against frames: each seed thin, their mean thick, its interval as a band.
+
+    Where seeds have finished, the mean is over these.
+    """
     games = [*dict.fromkeys(found.status["game"])]
     colours = _colours(found)
     figure = Figure(figsize=(11, 0.8 + 3 * len(games)), layout="constrained")
@@ -177,8 +187,8 @@ def _curve(axes: Axes, rows: pd.DataFrame, label: str, colour: str) -> None:
     wide = rows.pivot_table(index="frames", columns="seed", values="return")
     for seed in wide:
         axes.plot(wide[seed].dropna(), color=colour, lw=0.7, alpha=0.5)
-    common = wide.dropna()
-    seeds = len(wide.columns)
+    common = wide[averaged(rows)["seed"].unique()].dropna()
+    seeds = len(common.columns)
     name = f"{label}, {seeds} seed{'s' if seeds > 1 else ''}"
     axes.plot(common.mean(axis=1), color=colour, lw=1.8, label=name)
     if seeds >= FEWEST and len(common):
@@ -223,7 +233,8 @@ def _offsets(found: Collected) -> list[tuple[float, tuple[str, str]]]:
 
 def _note(found: Collected, one: str = "dots", mean: str = "bars") -> str:
     """Say what the marks are, which depends on how many seeds there are."""
-    most = found.status.groupby(["game", "architecture"]).size().max()
+    counted = found.status[found.status["state"].isin((FINISHED, SHORT))]
+    most = counted.groupby(["game", "architecture"]).size().max()
     if most >= FEWEST:
         return f"{one}: seeds; {mean}: their mean, with its 95 % t-interval from three seeds on"
     return f"{one}: seeds; {mean}: their mean; no interval is drawn from fewer than three seeds"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rlbilinear.agents.network import AgentConfig, on_meta
 from rlbilinear.agents.options import Hyperparameters, TrainOptions, check
-from rlbilinear.agents.run_status import recorded_options
+from rlbilinear.agents.run import OPTIONS, Run
 from rlbilinear.agents.scores import score_range
 from rlbilinear.envs.games import check_game, check_mode
 
@@ -29,13 +29,18 @@ class Variant(NamedTuple):
     architecture_options: Mapping[str, Any]
 
 
-class Run(NamedTuple):
-    """A place in the matrix."""
+class Entry(NamedTuple):
+    """A place in the matrix, and the options of its run."""
 
     game: str
     architecture: str
     seed: int
     options: TrainOptions
+
+    @property
+    def run(self) -> Run:
+        """The run's folder."""
+        return Run(self.options.out)
 
     def __str__(self) -> str:
         return f"{self.game} {self.architecture} seed {self.seed}"
@@ -69,7 +74,7 @@ def variant(label: str) -> Variant:
 
 def matrix(
     shared: TrainOptions, games: Sequence[str], architectures: Sequence[str], seeds: Sequence[int]
-) -> list[Run]:
+) -> list[Entry]:
     """Return all runs, seed by seed, so that a comparison under way is balanced.
 
     Args:
@@ -95,8 +100,8 @@ def matrix(
     variants = [variant(label) for label in architectures]
     for one in variants:
         parameters(one.architecture, {**common, **one.architecture_options})
-    runs = [
-        Run(
+    entries = [
+        Entry(
             game,
             one.label,
             seed,
@@ -114,22 +119,22 @@ def matrix(
         for game in games
         for one in variants
     ]
-    for run in runs:
-        check(run.options)
-    return runs
+    for entry in entries:
+        check(entry.options)
+    return entries
 
 
-def find(out: Path) -> list[Run]:
+def find(out: Path) -> list[Entry]:
     """Return the runs that a folder of a comparison holds, ordered by game, architecture, seed.
 
     Raises:
         CheckpointError: one that cannot be read.
     """
-    runs = []
-    for path in out.glob("*/*/seed*/options.json"):
-        options = recorded_options(path.parent)
-        runs.append(Run(options.game, path.parts[-3], options.seed, options))
-    return sorted(runs, key=lambda run: (run.game, run.architecture, run.seed))
+    entries = []
+    for file in out.glob(f"*/*/seed*/{OPTIONS}"):
+        options = Run(file.parent).options()
+        entries.append(Entry(options.game, file.parts[-3], options.seed, options))
+    return sorted(entries, key=lambda entry: entry[:3])
 
 
 def place(out: Path, game: str, label: str, seed: int) -> Path:

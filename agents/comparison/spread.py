@@ -1,4 +1,4 @@
-"""Runs one after another, or spread by Ray; what fails or is stopped does not lose the rest."""
+"""Runs one after another, or distributed by Ray; one that fails does not stop the others."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from rlbilinear.agents.comparison.matrix import Run
+from rlbilinear.agents.comparison.matrix import Entry
 from rlbilinear.agents.options import TrainOptions
-from rlbilinear.agents.run_status import finish, frames_done
+from rlbilinear.agents.run_status import finish
 
 try:
     import ray
@@ -20,50 +20,50 @@ except ModuleNotFoundError:
     ray = None
 
 RETRIES = 2
-"""How often a run goes on elsewhere, from its last checkpoint, when its machine is lost."""
+"""How often a run is resumed elsewhere, from its last checkpoint, when its machine is lost."""
 
 POLL = 5.0
-"""Seconds between looks at the runs' folders, for the bar."""
+"""Seconds between updates of the progress bar from the runs' folders."""
 
 PATIENCE = 300.0
 """Seconds that stopped runs are given to save."""
 
 
 class Outcome(NamedTuple):
-    """What became of a run: why it failed, or None."""
+    """A run that has ended, and why it failed, or None."""
 
-    run: Run
+    entry: Entry
     error: str | None
 
 
 class Resources(NamedTuple):
-    """What Ray gives to a run."""
+    """CPUs and GPUs that Ray gives to each run."""
 
     cpus: int
     gpus: float
 
 
 def one_after_another(
-    runs: Sequence[Run], *, final_levels: int, threads: int | None
+    entries: Sequence[Entry], *, final_levels: int, threads: int | None
 ) -> Iterator[Outcome]:
-    """Bring each run to its end in this process.
+    """Bring each run to completion in this process.
 
     Raises:
-        KeyboardInterrupt: stopped; all can be continued.
+        KeyboardInterrupt: stopped; all can be resumed.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    for run in runs:
+    for entry in entries:
         try:
-            finish(run.options, final_levels=final_levels)
+            finish(entry.options, final_levels=final_levels)
         except Exception as error:
-            yield Outcome(run, _line(error))
+            yield Outcome(entry, _line(error))
         else:
-            yield Outcome(run, None)
+            yield Outcome(entry, None)
 
 
 def connect(address: str | None) -> str:
-    """Start Ray on this machine, or connect to a cluster, and return what there is in words.
+    """Start Ray on this machine, or connect to a cluster, and describe it in words.
 
     Raises:
         ValueError: Ray is not installed.
@@ -85,10 +85,10 @@ def connect(address: str | None) -> str:
 
 
 def resources(device: str, cpus: int | None, gpus: float | None) -> Resources:
-    """Decide what a run gets; where nothing is said, a CPU, and a GPU if there is one to use.
+    """Return the resources of each run; by default one CPU, and one GPU if there is any.
 
     Raises:
-        ValueError: no machine connected has that much, or a GPU is named by its number.
+        ValueError: no connected machine has that much, or a GPU is named by its number.
     """
     if device.startswith("cuda:"):
         raise ValueError(f"device {device}: Ray chooses the GPU of each run; give cuda")
@@ -110,33 +110,33 @@ def resources(device: str, cpus: int | None, gpus: float | None) -> Resources:
 
 
 def by_ray(
-    runs: Sequence[Run], given: Resources, *, final_levels: int, progress: bool
+    entries: Sequence[Entry], given: Resources, *, final_levels: int, progress: bool
 ) -> Iterator[Outcome]:
-    """Bring each run to its end in a task of its own, as many at a time as there is room for.
+    """Bring each run to completion in a task of its own, as many at a time as resources allow.
 
     Call `connect` before. Where runs are on several machines, their folder must be shared.
 
     Raises:
-        KeyboardInterrupt: stopped; the runs have saved and can be continued.
+        KeyboardInterrupt: stopped; the runs have saved and can be resumed.
     """
     command, threads = sys.argv, given.cpus
 
-    def task(options: TrainOptions) -> None:  # travels by value: no machine needs this file
+    def task(options: TrainOptions) -> None:  # pickled by value: no machine needs this file
         sys.argv = command  # a run's record says how it was made
         torch.set_num_threads(threads)
         finish(options, final_levels=final_levels)
 
     remote = ray.remote(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=RETRIES)(task)
     waiting = {
-        remote.options(name=str(run)).remote(
-            replace(run.options, out=run.options.out.absolute(), progress=False)
-        ): run
-        for run in runs
+        remote.options(name=str(entry)).remote(
+            replace(entry.options, out=entry.options.out.absolute(), progress=False)
+        ): entry
+        for entry in entries
     }
-    total = sum(run.options.frames for run in runs)
+    total = sum(entry.options.frames for entry in entries)
 
     def done_so_far() -> int:
-        return min(total, sum(frames_done(run.options.out) for run in runs))
+        return min(total, sum(entry.run.frames for entry in entries))
 
     bar = tqdm(
         total=total,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlbilinear.agents.comparison.tables import KEY, MEASURES, Collected
+from rlbilinear.agents.comparison.tables import FINISHED, KEY, MEASURES, Collected
 from rlbilinear.agents.scores import score_range
 from rlbilinear.statistics import Interval, bootstrap_interval
 from rlbilinear.statistics.runs import (
@@ -35,7 +35,7 @@ def summarise(found: Collected) -> pd.DataFrame:
     """
     rows = []
     for (game, architecture), runs in found.status.groupby(KEY[:2], sort=False):
-        done = runs[runs["finished"]]
+        done = runs[runs["state"] == FINISHED]
         row: dict[str, Any] = {
             "game": game,
             "architecture": architecture,
@@ -152,7 +152,7 @@ def scores_of(found: Collected, architecture: str, measure: str, games: Sequence
 
 def common_games(found: Collected) -> list[str]:
     """Return the games in which every architecture has a finished run."""
-    done = found.status[found.status["finished"]]
+    done = found.status[found.status["state"] == FINISHED]
     architectures = {*found.status["architecture"]}
     return [
         game

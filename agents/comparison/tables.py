@@ -1,18 +1,18 @@
-"""What the runs of a comparison have to tell, as tables, without drawing."""
+"""The measurements of a comparison's runs, as tables, without drawing."""
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlbilinear.agents.comparison.matrix import Run, parameters
-from rlbilinear.agents.ppo import OPTIONS, RESULTS
-from rlbilinear.agents.run_status import frames_done, trained_frames
+from rlbilinear.agents.comparison.alike import made_differently
+from rlbilinear.agents.comparison.matrix import Entry, parameters
+from rlbilinear.agents.run import OPTIONS, TENSORBOARD
 from rlbilinear.agents.scores import SETS, final_scores, score_range
 
 MEASURES = (*SETS, "gap")
@@ -26,21 +26,28 @@ TRAINING_CURVES = {f"training_levels/{name}": name for name in ("return", "succe
 SPEED = "time/steps_per_second"
 """Scalars that a run writes, by their tags in TensorBoard."""
 
+FINISHED, SHORT, DIFFERENT, MISSING = "finished", "short", "made differently", "missing"
+"""States of a run: it has all its frames; it has fewer; it was made by other options or other code
+than most seeds of its game and architecture; it does not exist. Final scores are of finished runs
+only, curves of finished and short ones."""
+
 
 class Collected(NamedTuple):
     """What was found in the runs' folders.
 
     Attributes:
-        runs: that exist, in the comparison's order.
+        entries: the finished and short runs, in the comparison's order.
         frames: that a run must have to count as finished.
-        status: a row a run: game, architecture, seed, frames, finished, hours, parameters.
-        evaluations: a row a run, level set and evaluation: returns and normalised scores.
+        status: a row a run of the full matrix: game, architecture, seed, ``state``, ``why``,
+            frames, hours, parameters.
+        evaluations: a row a run, level set and evaluation: returns and normalised scores, and
+            whether the run is finished.
         final: a row a finished run and measure: ``return`` and ``normalised``.
         levels: a row a finished run, level set and level, from `agents.scores.final_scores`.
         skip_unplayable: whether unplayable levels are left out of all scores.
     """
 
-    runs: list[Run]
+    entries: list[Entry]
     frames: int
     status: pd.DataFrame
     evaluations: pd.DataFrame
@@ -55,10 +62,12 @@ class Collected(NamedTuple):
 
 
 KEY = ["game", "architecture", "seed"]
+COLUMNS = [*KEY, "frames", "levels", "measured", "return", "normalised", "success", "steps"]
+COLUMNS = [*COLUMNS, "finished"]
 
 
 def collect(
-    runs: Sequence[Run],
+    entries: Sequence[Entry],
     *,
     frames: int,
     final_levels: int,
@@ -69,7 +78,8 @@ def collect(
     """Read all runs; a finished one whose agent was not scored yet is scored now.
 
     Args:
-        runs: of the comparison; those that do not exist yet are left out.
+        entries: of the comparison. Runs that are not there, of these or of the full matrix of
+            their games, architectures and seeds, are listed as missing.
         frames: that a run must have to count as finished.
         final_levels: how many levels of each set final agents are scored on.
         device: where they play.
@@ -78,56 +88,49 @@ def collect(
             one does, out of the scores of final agents.
 
     Raises:
-        ValueError: none of them exists, or all levels of a set are left out.
+        ValueError: none of the runs exists, or all levels of a set are left out.
         CheckpointError: a run cannot be read.
     """
-    runs = [run for run in runs if (run.options.out / OPTIONS).is_file()]
-    if not runs:
+    there = [entry for entry in entries if (entry.run.folder / OPTIONS).is_file()]
+    if not there:
         raise ValueError("there is no run yet")
+    different = made_differently(there)
     status, evaluations, levels = [], [], []
-    for run in runs:
-        key = dict(zip(KEY, run, strict=False))
-        scalars = read_scalars(run.options.out, (*TRAINING_CURVES, SPEED))
-        curves = read_curves(run, scalars)
-        finished = trained_frames(run.options.out) >= frames
-        if finished:
+    for entry in there:
+        key = dict(zip(KEY, entry, strict=False))
+        state, why = _state(entry, frames, different)
+        scalars = read_scalars(entry.run.folder, (*TRAINING_CURVES, SPEED))
+        facts = {"frames": entry.run.frames, "hours": hours(scalars[SPEED])}
+        status.append({**key, "state": state, "why": why, **facts, "parameters": _size(entry)})
+        if state == DIFFERENT:
+            continue
+        curves = read_curves(entry, scalars)
+        if state == FINISHED:
             played = final_scores(
-                run.options.out,
-                levels=run.options.levels,
+                entry.run.folder,
+                levels=entry.options.levels,
                 count=final_levels,
-                mode=run.options.mode,
+                mode=entry.options.mode,
                 device=device,
                 progress=progress,
             )
             counted = _counted(played, skip_unplayable)
             if len(left := {*SETS} - {*counted["levels"]}):
-                raise ValueError(f"{run}: all {' and '.join(sorted(left))} levels are unplayable")
+                raise ValueError(
+                        f"{entry.run.folder}: all {' and '.join(sorted(left))} levels are unplayable"
+                    )
             means = counted.groupby("levels")[["return", "success", "steps"]].mean().reset_index()
-            row = means.assign(frames=trained_frames(run.options.out), measured=FINAL_AGENT)
+            row = means.assign(frames=entry.run.trained_frames, measured=FINAL_AGENT)
             curves = pd.concat([curves, row], ignore_index=True)
             levels.append(played.assign(**key))
-        low, high = score_range(run.game, run.options.mode)
+        low, high = score_range(entry.game, entry.options.mode)
         curves["normalised"] = (curves["return"] - low) / (high - low)
-        evaluations.append(curves.assign(**key))
-        status.append(
-            {
-                **key,
-                "frames": frames_done(run.options.out),
-                "finished": finished,
-                "hours": hours(scalars[SPEED]),
-                "parameters": parameters(
-                    run.options.architecture or "bimpala", run.options.architecture_arguments()
-                ),
-            }
-        )
-    table = pd.concat(evaluations, ignore_index=True)
-    table = table[
-        [*KEY, "frames", "levels", "measured", "return", "normalised", "success", "steps"]
-    ]
+        evaluations.append(curves.assign(**key, finished=state == FINISHED))
+    table = pd.concat(evaluations, ignore_index=True)[COLUMNS]
     return Collected(
-        runs,
+        [entry for entry in there if entry not in different],
         frames,
-        pd.DataFrame(status),
+        pd.DataFrame([*status, *_missing(entries, there)]),
         table,
         _final(table),
         pd.concat(levels, ignore_index=True) if levels else pd.DataFrame(),
@@ -139,6 +142,42 @@ def _counted(levels: pd.DataFrame, skip_unplayable: bool) -> pd.DataFrame:
     return levels[~levels["unplayable"]] if skip_unplayable and len(levels) else levels
 
 
+def averaged(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the runs that means are taken over: finished ones, or all if none is."""
+    finished = evaluations["finished"].astype(bool)
+    return evaluations[finished] if finished.any() else evaluations
+
+
+def _state(entry: Entry, frames: int, different: Mapping[Entry, str]) -> tuple[str, str]:
+    """Return the state of a run that exists, and why it is in it."""
+    if entry in different:
+        return DIFFERENT, different[entry]
+    if entry.run.trained_frames < frames:
+        return SHORT, f"{entry.run.frames:,} of {frames:,} frames"
+    return FINISHED, ""
+
+
+def _missing(entries: Sequence[Entry], there: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return rows of status for what the full matrix lacks, seed by seed."""
+    found = {entry[:3] for entry in there}
+    sizes = {entry.architecture: _size(entry) for entry in entries}
+    seeds = dict.fromkeys(entry.seed for entry in entries)
+    games = dict.fromkeys(entry.game for entry in entries)
+    return [
+        {
+            **dict(zip(KEY, (game, architecture, seed), strict=True)),
+            **{"state": MISSING, "why": "", "frames": 0, "parameters": sizes[architecture]},
+        }
+        for seed, game, architecture in product(seeds, games, sizes)
+        if (game, architecture, seed) not in found
+    ]
+
+
+def _size(entry: Entry) -> int:
+    architecture = entry.options.architecture or "bimpala"
+    return parameters(architecture, entry.options.architecture_arguments())
+
+
 def _final(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each run and measure, from the rows of final agents."""
     last = evaluations[evaluations["measured"] == FINAL_AGENT].set_index(KEY)
@@ -147,15 +186,13 @@ def _final(evaluations: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(by_measure, names=["measure"]).reset_index()
 
 
-def read_curves(run: Run, scalars: Mapping[str, pd.Series]) -> pd.DataFrame:
+def read_curves(entry: Entry, scalars: Mapping[str, pd.Series]) -> pd.DataFrame:
     """Return a run's scores through training.
 
     Those of held-out levels are the evaluations in its results; those of training levels are the
     moving average of training episodes, which is among the scalars.
     """
-    results = run.options.out / RESULTS
-    history = json.loads(results.read_text())["held_out"] if results.is_file() else []
-    held_out = pd.DataFrame(history, columns=["frames", *TRAINING_CURVES.values()])
+    held_out = pd.DataFrame(entry.run.held_out(), columns=["frames", *TRAINING_CURVES.values()])
     training = pd.DataFrame({column: scalars[tag] for tag, column in TRAINING_CURVES.items()})
     parts = [
         held_out.assign(levels="held_out", measured=EVALUATION),
@@ -169,11 +206,11 @@ def read_curves(run: Run, scalars: Mapping[str, pd.Series]) -> pd.DataFrame:
 def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
     """Return scalars from a run's TensorBoard files, by frames; an empty series where none is.
 
-    A run that was killed and went on has some frames twice: the later value stands.
+    A run that was killed and resumed has some frames twice: the later value counts.
     """
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of just that
-    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
-    if (run / "tensorboard").is_dir():
+    accumulator = EventAccumulator(str(run / TENSORBOARD), size_guidance={"scalars": 0})
+    if (run / TENSORBOARD).is_dir():
         accumulator.Reload()
         there = set(accumulator.Tags()["scalars"])
     else:
@@ -188,6 +225,6 @@ def read_scalars(run: Path, names: Iterable[str]) -> dict[str, pd.Series]:
 
 
 def hours(speeds: pd.Series) -> float:
-    """Return how long a run took, of its frames a second by frames: without standing still."""
+    """Return how long a run took, from its frames a second by frames; pauses do not count."""
     frames = np.diff(speeds.index.to_numpy(float), prepend=0)
     return float((frames / speeds.to_numpy()).sum() / 3600)

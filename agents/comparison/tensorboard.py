@@ -8,10 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear.agents.comparison.matrix import Run
-from rlbilinear.agents.comparison.tables import EVALUATION, KEY, WHILE_TRAINING, Collected
+from rlbilinear.agents.comparison.matrix import Entry
+from rlbilinear.agents.comparison.tables import (
+    EVALUATION,
+    KEY,
+    WHILE_TRAINING,
+    Collected,
+    averaged,
+)
 from rlbilinear.agents.options import Hyperparameters
-from rlbilinear.agents.run_status import run_identity
 
 TAGS = {WHILE_TRAINING: "training_levels", EVALUATION: "held_out_levels"}
 
@@ -19,9 +24,10 @@ TAGS = {WHILE_TRAINING: "training_levels", EVALUATION: "held_out_levels"}
 def write(folder: Path, found: Collected, figures: Mapping[str, Figure], text: str) -> None:
     """Write everything for TensorBoard into a folder.
 
-    Scalars ``GAME/held_out_levels/return`` and so on are means over the seeds that an architecture
-    has, at the frames that all of them have; each architecture is a run. In the tab of
-    hyperparameters each finished run has a row, with its final scores.
+    Scalars ``GAME/held_out_levels/return`` and so on are means over the finished seeds of an
+    architecture (over all, if none is finished), at the frames that all of them have; each
+    architecture is a run. In the tab of hyperparameters each finished run has a row, with its final
+    scores.
     """
     with SummaryWriter(str(folder / "report")) as writer:
         for name, figure in figures.items():
@@ -31,26 +37,26 @@ def write(folder: Path, found: Collected, figures: Mapping[str, Figure], text: s
         with SummaryWriter(str(folder / "means" / str(architecture))) as writer:
             _means(writer, rows[rows["measured"].isin(TAGS)])
     sizes = found.status.set_index(KEY)["parameters"]
-    for run in found.runs:
-        final = found.final[(found.final[KEY] == list(run[:3])).all(axis=1)]
+    for entry in found.entries:
+        final = found.final[(found.final[KEY] == list(entry[:3])).all(axis=1)]
         if len(final):
-            place = folder / "runs" / run.game / run.architecture / f"seed{run.seed}"
-            _row(place, run, int(sizes[run[:3]]), final)
+            place = folder / "runs" / entry.game / entry.architecture / f"seed{entry.seed}"
+            _row(place, entry, int(sizes[entry[:3]]), final)
 
 
 def _means(writer: SummaryWriter, rows: pd.DataFrame) -> None:
     for (game, measured), of in rows.groupby(["game", "measured"]):
         for unit in ("return", "normalised"):
-            wide = of.pivot_table(index="frames", columns="seed", values=unit).dropna()
+            wide = averaged(of).pivot_table(index="frames", columns="seed", values=unit).dropna()
             for frames, mean in wide.mean(axis=1).items():
                 writer.add_scalar(f"{game}/{TAGS[measured]}/{unit}", mean, frames)
 
 
-def _row(folder: Path, run: Run, parameters: int, final: pd.DataFrame) -> None:
+def _row(folder: Path, entry: Entry, parameters: int, final: pd.DataFrame) -> None:
     """Write a run's hyperparameters and final scores."""
-    made = run_identity(run.options)
+    made = entry.run.identity()
     settings = {
-        **dict(zip(KEY, run, strict=False)),
+        **dict(zip(KEY, entry, strict=False)),
         "parameters": parameters,
         **{name: made[name] for name in asdict(Hyperparameters())},
     }

@@ -1,19 +1,23 @@
-"""The report in words: what was compared, what came out, and what it does not allow to say."""
+"""The report in words: what was compared, the results, and what they leave open."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from rlbilinear.agents.comparison.alike import unequal
 from rlbilinear.agents.comparison.summary import ALL_GAMES
-from rlbilinear.agents.comparison.tables import EVALUATION, Collected
-from rlbilinear.agents.run_status import run_identity
+from rlbilinear.agents.comparison.tables import (
+    DIFFERENT,
+    EVALUATION,
+    FINISHED,
+    MISSING,
+    Collected,
+)
 from rlbilinear.statistics.runs import FEW, spread_known_within
 
 ALIKE = 1.05
 """Architectures whose sizes are within this factor are of one size."""
-
-AXES = ("game", "architecture", "architecture_options", "seed")
 
 
 def report(
@@ -41,37 +45,25 @@ def what_was_compared(found: Collected) -> Iterator[str]:
         f"{status[name].nunique()} {label}{'' if status[name].nunique() == 1 else 's'}"
         for name, label in (("game", "game"), ("architecture", "architecture"), ("seed", "seed"))
     )
-    done = int(status["finished"].sum())
+    left_out = status[status["state"] != FINISHED]
+    done = len(status) - len(left_out)
     yield f"{axes}: {done} of {len(status)} runs finished ({found.frames:,} frames)"
-    for _, run in status[~status["finished"]].iterrows():
-        yield (
-            f"  not yet: {run['game']} {run['architecture']} seed {run['seed']}, "
-            f"{run['frames']:,} frames"
-        )
-    others = unequal(found)
+    for _, run in left_out.iterrows():
+        why = f" ({run['why']})" if run["why"] else ""
+        yield f"  {run['state']}: {run['game']} {run['architecture']} seed {run['seed']}{why}"
+    if len(left_out):
+        yield "  Final scores and their intervals leave these runs out."
+    others = unequal(found.entries)
     yield "Training is equal in all runs" + (", but for:" if others else ".")
     yield from (f"  {line}" for line in others)
-
-
-def unequal(found: Collected) -> list[str]:
-    """Return the options in which runs differ, beside game, architecture and seed."""
-    identities = [run_identity(run.options) for run in found.runs]
-    lines = []
-    for name in dict.fromkeys(name for one in identities for name in one if name not in AXES):
-        values: dict[str, set[str]] = {}
-        for run, one in zip(found.runs, identities, strict=True):
-            values.setdefault(run.architecture, set()).add(repr(one.get(name)))
-        if len(set.union(*values.values())) > 1:
-            said = ", ".join(f"{label} {' and '.join(sorted(v))}" for label, v in values.items())
-            lines.append(f"{name}: {said}")
-    return lines
 
 
 def so_far(found: Collected) -> Iterator[str]:
     """Give the last evaluation that all runs of an unfinished game have had."""
     rows = []
     for game, runs in found.status.groupby("game", sort=False):
-        if runs["finished"].all():
+        runs = runs[~runs["state"].isin((DIFFERENT, MISSING))]
+        if (runs["state"] == FINISHED).all():
             continue
         held_out = found.evaluations[
             (found.evaluations["game"] == game) & (found.evaluations["measured"] == EVALUATION)
@@ -195,9 +187,6 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
     held_out = pairs[pairs["measure"] == "held_out"]
     for _, rows in _by_pair(held_out):
         lines.extend(_undecided(rows, margin))
-    missing = found.status[~found.status["finished"]]
-    if len(missing):
-        lines.append(f"Runs that are not finished ({len(missing)}) count in no final score.")
     if not len(held_out):
         lines.append("Any difference: no two architectures have finished a game with one seed.")
     fewest = held_out["seeds"].min() if len(held_out) else 0
@@ -219,7 +208,7 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
             f"What size does: {sizes.idxmax()} has {sizes.max() / sizes.min():.1f} times the "
             f"weights of {sizes.idxmin()} (impala-matched has as many as the bilinear network)."
         )
-    modes = {run.options.levels for run in found.runs}
+    modes = {entry.options.levels for entry in found.entries}
     seen = " or ".join(f"{count} training levels" if count else "all levels" for count in modes)
     lines.append(
         f"Everything is at {found.frames:,} frames, with {seen} and these hyperparameters: longer "

@@ -16,12 +16,8 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlbilinear import agents
-from rlbilinear.agents import Agent, CheckpointError, distill_state
-from rlbilinear.agents import distillation as distill_package
+from rlbilinear.agents import Agent, CheckpointError, distill_state, distillation
 from rlbilinear.agents.distillation import (
-    AGENT,
-    OPTIONS,
-    TRAINING_STATE,
     DistillOptions,
     distill,
     gradient_step,
@@ -32,6 +28,7 @@ from rlbilinear.agents.distillation import (
 )
 from rlbilinear.agents.expert import ExpertMazes
 from rlbilinear.agents.network import weights_of
+from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS
 from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING, Levels, Maze
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +67,7 @@ def seen_levels(monkeypatch):
             seen.update(Maze.from_bytes(raw).level_seed for raw in self._env.get_states(which))
             return moved
 
-    monkeypatch.setattr(distill_package, "ExpertMazes", Watched)
+    monkeypatch.setattr(distillation, "ExpertMazes", Watched)
     return seen
 
 
@@ -86,7 +83,7 @@ def stop_after(monkeypatch):
                 raise KeyboardInterrupt
             return gradient_step(*arguments)
 
-        monkeypatch.setattr(distill_package, "gradient_step", step)
+        monkeypatch.setattr(distillation, "gradient_step", step)
 
     return plan
 
@@ -229,10 +226,10 @@ def test_training_state_is_restored_exactly(tmp_path):
     distill(tiny(out))
     agent = Agent.new("bimpala-compact", seed=99)
     optimisers = make_optimisers(agent.policy, tiny(out))
-    assert distill_state.restore(out / TRAINING_STATE, agent, optimisers) == 48
+    assert distill_state.restore(out / DISTILLED, agent, optimisers) == 48
     distill_state.write(tmp_path / "again", agent, optimisers, 48)
     first, second = ({}, {})
-    for tensors, file in ((first, out / TRAINING_STATE), (second, tmp_path / "again")):
+    for tensors, file in ((first, out / DISTILLED), (second, tmp_path / "again")):
         with safe_open(file, framework="pt") as opened:
             tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
     assert first.keys() == second.keys()
@@ -246,7 +243,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     tmp_path, monkeypatch, seen_levels, stop_after
 ):
     out = tmp_path / "run"
-    monkeypatch.setattr(distill_package, "held_out_scores", lambda *_: {"solved": 0.5})
+    monkeypatch.setattr(distillation, "held_out_scores", lambda *_: {"solved": 0.5})
     stop_after(4)
     with pytest.raises(KeyboardInterrupt):
         distill(tiny(out, evaluation_levels=1))
@@ -265,7 +262,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
         steps.append([optimiser.param_groups[0]["lr"] for optimiser in optimisers])
         return gradient_step(policy, optimisers, *arguments)
 
-    monkeypatch.setattr(distill_package, "gradient_step", watch)
+    monkeypatch.setattr(distillation, "gradient_step", watch)
     trained = distill(tiny(out, evaluation_levels=1), resume=True)
     shares = [1 - step / 6 for step in (3, 4, 5)]
     assert np.allclose(steps, [[2e-3 * share, 7e-4 * share] for share in shares])
@@ -291,7 +288,7 @@ def test_a_run_of_another_architecture_is_not_resumed(tmp_path):
 def test_a_damaged_training_state_is_refused(tmp_path):
     out = tmp_path / "run"
     distill(tiny(out, frames=8))
-    file = out / TRAINING_STATE
+    file = out / DISTILLED
     whole = file.read_bytes()
     with safe_open(file, framework="pt") as opened:
         facts = opened.metadata()
@@ -350,12 +347,12 @@ def test_folders_are_not_overwritten_unasked(tmp_path):
         distill(tiny(out), overwrite=True, resume=True)
     assert not out.exists()
     distill(tiny(out, frames=16))
-    state = (out / TRAINING_STATE).read_bytes()
+    state = (out / DISTILLED).read_bytes()
     with pytest.raises(FileExistsError, match="exists"):
         distill(tiny(out))
     with pytest.raises(ValueError, match="precision"):
         distill(tiny(out, precision="half"), overwrite=True)
-    assert (out / TRAINING_STATE).read_bytes() == state
+    assert (out / DISTILLED).read_bytes() == state
     assert distill(tiny(out, frames=8), overwrite=True).config.made["frames"] == 8
 
     strange = tmp_path / "photographs"
@@ -388,8 +385,8 @@ def test_gradients_that_are_not_finite_change_nothing_and_end_the_run(tmp_path, 
     assert row["skipped"] == 1
     assert all(torch.equal(w, before[n]) for n, w in weights_of(agent.policy).items())
 
-    monkeypatch.setattr(distill_package, "MAX_SKIPPED", 3)
-    monkeypatch.setattr(distill_package, "gradient_step", lambda *_: row)
+    monkeypatch.setattr(distillation, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(distillation, "gradient_step", lambda *_: row)
     monkeypatch.setattr(ExpertMazes, "step_wait", lambda self: None)
     with pytest.raises(FloatingPointError, match="3 of 3 gradients"):
         distill(options)
@@ -414,7 +411,7 @@ def test_control_c_leaves_the_last_checkpoint_whole(tmp_path):
     assert agents.load(out / AGENT).config.made["frames"] >= 8
     more = tiny(out, architecture="impala-compact", frames=100_000)
     agent = Agent.new("impala-compact")
-    frames = distill_state.restore(out / TRAINING_STATE, agent, make_optimisers(agent.policy, more))
+    frames = distill_state.restore(out / DISTILLED, agent, make_optimisers(agent.policy, more))
     assert frames >= 8
 
 

@@ -15,6 +15,7 @@ from rlbilinear.agents import Agent, BilinearPolicy, CheckpointError, ppo, train
 from rlbilinear.agents.network import weights_of
 from rlbilinear.agents.options import PRESETS, Hyperparameters, TrainOptions
 from rlbilinear.agents.ppo import train
+from rlbilinear.agents.run import CHECKPOINTS
 from rlbilinear.envs import TRAINING, ProcgenVecEnv
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +171,7 @@ def test_prolonged_run_ends_in_the_same_bytes(tmp_path):
 def test_moments_of_a_resumed_run_lie_as_its_weights_do(tmp_path):
     options = tiny(tmp_path)
     train(options)
-    (checkpoint,) = (tmp_path / ppo.CHECKPOINTS).iterdir()
+    (checkpoint,) = (tmp_path / CHECKPOINTS).iterdir()
     model = ppo._model(options, agents.load(checkpoint / "agent", "cpu"))
     training_state.restore(model, checkpoint)
     moments = model.policy.optimizer.state
@@ -286,7 +287,7 @@ def test_run_goes_on_from_an_edited_agent(tmp_path):
     body = [name for name in weights[0] if not name.startswith("value_net")]  # that is fitted
     moved = [(weights[0][name] - weights[1][name]).abs().max().item() for name in body]
     assert 0 < max(moved) < 0.01
-    with pytest.raises(ValueError, match="init_from says the architecture"):
+    with pytest.raises(ValueError, match="the architecture comes from init_from: remove"):
         train(dataclasses.replace(options, out=tmp_path / "x", architecture="impala"))
 
 
@@ -297,7 +298,7 @@ def test_folders_are_kept(tmp_path):
         train(options)
     with pytest.raises(ValueError, match=r"another run: seed was 0, is 3"):
         train(dataclasses.replace(options, seed=3), resume=True)
-    with pytest.raises(CheckpointError, match="no run to resume"):
+    with pytest.raises(CheckpointError, match=r"nothing holds no run: it lacks options\.json"):
         train(dataclasses.replace(options, out=tmp_path / "nothing"), resume=True)
     other = train(dataclasses.replace(options, seed=3), overwrite=True)
     assert same_weights(agents.load(tmp_path / "run" / "agent", device="cpu"), other)

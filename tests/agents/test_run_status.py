@@ -13,7 +13,8 @@ from rlbilinear import agents
 from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.options import TrainOptions, identity
-from rlbilinear.agents.run_status import State, finish, recorded_options, run_identity, standing
+from rlbilinear.agents.run import Run
+from rlbilinear.agents.run_status import Progress, finish, standing
 from rlbilinear.agents.scores import FINAL, final_scores, training_levels
 from rlbilinear.agents.training_state import TENSORS
 from rlbilinear.envs import EVALUATION
@@ -42,7 +43,7 @@ TINY = TrainOptions(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     options = replace(TINY, out=tmp_path_factory.mktemp("runs") / "run")
-    assert standing(options) == (State.NEW, 0)
+    assert standing(options) == (Progress.NEW, 0)
     finish(options, final_levels=4)
     return options
 
@@ -58,7 +59,7 @@ def weights(options):
 
 
 def test_a_new_run_is_trained_and_scored_on_both_sets_of_levels(finished):
-    assert standing(finished) == (State.FINISHED, 64)
+    assert standing(finished) == (Progress.FINISHED, 64)
     table = pd.read_csv(finished.out / FINAL)
     played = {name: set(of["level"]) for name, of in table.groupby("levels")}
     # three training levels are all there are; the held-out ones are as many as asked for
@@ -89,7 +90,7 @@ def test_a_finished_run_is_taken_as_it_is(run):
 def test_a_stopped_run_goes_on_and_ends_alike(finished, run):
     shutil.rmtree(run.out / "agent")
     (run.out / FINAL).unlink()
-    assert standing(run) == (State.STOPPED, 64)
+    assert standing(run) == (Progress.STOPPED, 64)
     finish(run, final_levels=4)
     assert weights(run) == weights(finished)
     assert (run.out / FINAL).read_bytes() == (finished.out / FINAL).read_bytes()
@@ -98,7 +99,7 @@ def test_a_stopped_run_goes_on_and_ends_alike(finished, run):
 def test_a_run_without_a_checkpoint_begins_anew(finished, run):
     for name in ("agent", "checkpoints"):
         shutil.rmtree(run.out / name)
-    assert standing(run) == (State.NEW, 0)
+    assert standing(run) == (Progress.NEW, 0)
     finish(run, final_levels=4)
     assert weights(run) == weights(finished)
 
@@ -130,32 +131,32 @@ def test_another_run_in_the_folder_is_refused(finished, change, message):
 
 
 def test_one_more_rollout_than_asked_for_is_a_whole_run(finished):
-    assert standing(replace(finished, frames=33)).state is State.FINISHED
-    assert standing(replace(finished, frames=65)).state is State.STOPPED
+    assert standing(replace(finished, frames=33)).progress is Progress.FINISHED
+    assert standing(replace(finished, frames=65)).progress is Progress.STOPPED
 
 
 def test_what_is_no_run_is_refused(tmp_path, run):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds something that is no run"):
+    with pytest.raises(ValueError, match="holds something that is not a run"):
         standing(replace(TINY, out=tmp_path))
-    with pytest.raises(CheckpointError, match="no run that can be read"):
-        recorded_options(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds no run: it lacks options\.json"):
+        Run(tmp_path).options()
     (run.out / "results.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         standing(run)
 
 
 def test_recorded_options_are_those_of_the_run(run):
-    assert recorded_options(run.out) == replace(run, progress=True)
-    assert run_identity(run) == identity(run)
+    assert Run(run.out).options() == replace(run, progress=True)
+    assert Run(run.out).identity() == identity(run)
     # a run of an older version lacks the options that came later: they have their defaults
     file = run.out / "options.json"
     document = json.loads(file.read_text())
     del document["options"]["precision"]
     file.write_text(json.dumps(document))
-    assert recorded_options(run.out).precision == "float32"
-    assert run_identity(run) == identity(run)
-    assert standing(run).state is State.FINISHED
+    assert Run(run.out).options().precision == "float32"
+    assert Run(run.out).identity() == identity(run)
+    assert standing(run).progress is Progress.FINISHED
 
 
 def test_a_run_of_other_hyperparameters_is_another_run(run):
@@ -163,8 +164,8 @@ def test_a_run_of_other_hyperparameters_is_another_run(run):
     document = json.loads(file.read_text())
     document["options"]["hyperparameters"] |= {"value_coefficient": 0.5, "gone": 3}
     file.write_text(json.dumps(document))
-    assert run_identity(run) == {**identity(run), "value_coefficient": 0.5, "gone": 3}
+    assert Run(run.out).identity() == {**identity(run), "value_coefficient": 0.5, "gone": 3}
     with pytest.raises(
-        ValueError, match=r"value_coefficient was 0.5, is 0.25; this version has no"
+        ValueError, match=r"value_coefficient was 0.5, is 0.25; gone was 3, and this version has no"
     ):
         standing(run)

@@ -18,7 +18,7 @@ import pytest
 from safetensors import safe_open
 
 from rlbilinear import agents
-from rlbilinear.agents import logging_callback as recorder
+from rlbilinear.agents import logging_callback
 from rlbilinear.agents.fast_ppo import FastPPO
 from rlbilinear.agents.folder import HOLDER, is_free
 from rlbilinear.agents.options import TrainOptions
@@ -234,13 +234,13 @@ def signalled(monkeypatch, owner, name, number, call):
         (ProcgenVecEnv, "step_async", 2 * 16 + 5, 2 * ROLLOUT),  # in the third
         (FastPPO, "train", 3, 2 * ROLLOUT),  # between it and its update
         (FastPPO, "_accumulate", 2 * 2 + 2, 2 * ROLLOUT),  # in that, when half of it is done
-        (recorder, "evaluate", 2, 4 * ROLLOUT),
+        (logging_callback, "evaluate", 2, 4 * ROLLOUT),
     ],
 )
 def test_stopped_run_is_saved_as_it_was(tmp_path, monkeypatch, whole, owner, name, call, frames):
     """Stopped by a signal at different places, it is saved without waiting, and goes on."""
     number = signal.SIGTERM if call % 2 else signal.SIGINT
-    every = 4 * ROLLOUT if owner is recorder else 0
+    every = 4 * ROLLOUT if owner is logging_callback else 0
     options = tiny(tmp_path / "run", save_every=10**6, evaluate_every=every)
     with monkeypatch.context() as patch:
         signalled(patch, owner, name, number, call)

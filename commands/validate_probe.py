@@ -5,7 +5,8 @@
     rlbilinear validate --agent maze-impala-compact --twin instead --out runs/twin
 
 With --twin beside, a ReLU agent is read and edited by the eigenfilters of its quadratic surrogate;
-with --twin instead, the surrogate is validated in its place. The report folder has report.md, tables, figures, the edited agents, and TensorBoard's events.
+with --twin instead, the surrogate is validated in its place. The report folder has report.md,
+tables, figures, the edited agents, and TensorBoard's events.
 """
 
 import sys

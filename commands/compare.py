@@ -161,7 +161,9 @@ def examine(runs: Sequence[Entry]) -> list[Standing]:
     return standings
 
 
-def outcomes(options: CompareOptions, runs: Sequence[Entry]) -> Generator[spread.Outcome, None, None]:
+def outcomes(
+    options: CompareOptions, runs: Sequence[Entry]
+) -> Generator[spread.Outcome, None, None]:
     """Run them, by Ray or one after another.
 
     Raises:

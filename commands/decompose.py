@@ -47,7 +47,7 @@ class DecomposeOptions:
     sweep: tuple[Count, ...] = ()
     """also play with this many eigenvectors of the layer kept"""
     of: Of = "action"
-    """in a sweep of the dense layer, whose eigenvectors are kept: each action's, move's, joint"""
+    """in a sweep of the dense layer: eigenvectors of each action, of each move, or joint ones"""
     whole: bool = False
     """in a sweep of a convolution, keep eigenfilters of all its directions, not only of this one"""
     centred: bool = False

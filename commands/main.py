@@ -80,7 +80,7 @@ def help_text() -> str:
             *(f"  {name:{width}}  {line.summary}" for name, line in SUBCOMMANDS.items()),
             "",
             "rlbilinear COMMAND --help shows the options of a command.",
-            f"rlbilinear {COMPLETION[0]} {{bash,zsh,tcsh}} prints completions for the shell.",
+            f"rlbilinear {COMPLETION[0]} bash prints completions for that shell.",
             "Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.",
         ]
     )

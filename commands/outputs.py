@@ -50,6 +50,9 @@ def check_writable(path: Path) -> None:
     """
     path = path.absolute()
     made = [parent for parent in path.parents if not parent.exists()]
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"cannot write {path}: {there} is not a folder")
     attempt = path.with_name(f".{path.name}.{os.getpid()}.try")
     with writing(path):
         try:
@@ -70,11 +73,12 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FileExistsError:  # says so itself
-        raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"cannot write {path}: {reason}") from error
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    except OSError as error:
+        if error.strerror is None:  # one of ours, that names what it is about
+            raise
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class PolynomialOptions:
     levels: Count = 64
     """levels on which agents play, held out from everything else"""
     states: Count = 128
-    """levels to fit the approximants on, half as many to measure; with --training, observations"""
+    """levels whose states approximants are fitted to; with --training, number of observations"""
     seed: Seed = 0
     """with --agent or --training, seed of states and of sampled actions"""
     quick: bool = False

@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 import tyro
 
@@ -22,25 +31,14 @@ FAILED, BAD_USAGE = 1, 2
 Options = TypeVar("Options")
 
 
-def at_least(minimum: int) -> Any:
-    """Return what makes a whole number an option that must not be smaller."""
+class AtLeast(NamedTuple):
+    """In the annotation of an option: the smallest number that it may be."""
 
-    def read(words: list[str]) -> int:
-        if (number := int(words[0])) < minimum:
-            raise ValueError(f"expected {minimum} or more, got {number}")
-        return number
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    )
+    minimum: int
 
 
-Count = Annotated[int, at_least(1)]
-Seed = Annotated[int, at_least(0)]
+Count = Annotated[int, AtLeast(1)]
+Seed = Annotated[int, AtLeast(0)]
 
 
 class Failed(Exception):
@@ -82,11 +80,36 @@ class Command(Generic[Options]):
         prog = prog or Path(sys.argv[0]).name
         with exit_codes(prog):
             options = tyro.cli(self.options, prog=prog, description=self.description, args=args)
+            check_bounds(options)
             try:
                 self.work(options)
             except KeyboardInterrupt as stopped:
-                print(f"{stopped or 'stopped'}; {self.resume(options)}", file=sys.stderr)
+                print(f"{str(stopped) or 'stopped'}; {self.resume(options)}", file=sys.stderr)
                 sys.exit(_code(stopped))
+
+
+def check_bounds(options: object) -> None:
+    """Refuse numbers smaller than their annotations say, alone or in tuples.
+
+    Raises:
+        ValueError: one is; the option is named.
+    """
+    for name, annotation in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        for bound in _bounds(annotation):
+            for number in numbers:
+                if number is not None and number < bound.minimum:
+                    option = f"--{name.replace('_', '-')}"
+                    raise ValueError(f"{option}: expected {bound.minimum} or more, got {number}")
+
+
+def _bounds(annotation: object) -> Iterator[AtLeast]:
+    for part in get_args(annotation):
+        if isinstance(part, AtLeast):
+            yield part
+        else:
+            yield from _bounds(part)
 
 
 @contextmanager

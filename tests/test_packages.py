@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "benchmarks": {MATHS, ENVS, AGENTS, PROBES},
     "commands": set(FOLDERS),
 }
+ENTRY = ROOT / MATHS / "__main__.py"
+"""``python -m rlbilinear``, the one file of the maths that starts something: the commands."""
 
 
 def imported(file):
@@ -62,8 +64,15 @@ def test_packages_import_in_one_direction(folder):
     assert files
     for file in files:
         found = {folder_of(module) for module in imported(file)}
-        wrong = found - {None, folder} - MAY_IMPORT[folder]
+        wrong = found - {None, folder} - ({"commands"} if file == ENTRY else MAY_IMPORT[folder])
         assert not wrong, f"{file} imports {wrong}"
+
+
+def test_only_running_the_package_loads_commands():
+    """Importing the module, as documentation tools do, loads nothing."""
+    code = "import sys, rlbilinear.__main__; print('rlbilinear.commands' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def collect(
             counted = _counted(played, skip_unplayable)
             if len(left := {*SETS} - {*counted["levels"]}):
                 raise ValueError(
-                        f"{entry.run.folder}: all {' and '.join(sorted(left))} levels are unplayable"
-                    )
+                    f"{entry.run.folder}: all {' and '.join(sorted(left))} levels are unplayable"
+                )
             means = counted.groupby("levels")[["return", "success", "steps"]].mean().reset_index()
             row = means.assign(frames=entry.run.trained_frames, measured=FINAL_AGENT)
             curves = pd.concat([curves, row], ignore_index=True)

@@ -49,6 +49,19 @@ def test_a_command_names_no_folder_of_the_machine(tmp_path, monkeypatch):
     assert provenance()["command"] == expected
 
 
+@pytest.mark.parametrize(
+    ("started", "expected"),
+    [
+        ("/venv/bin/rlbilinear", "rlbilinear train --out run"),
+        ("rlbilinear.exe", "rlbilinear train --out run"),
+        ("/site-packages/rlbilinear/__main__.py", "python -m rlbilinear train --out run"),
+    ],
+)
+def test_a_command_starts_the_program_in_the_same_way(monkeypatch, started, expected):
+    monkeypatch.setattr(sys, "argv", [started, "train", "--out", "run"])
+    assert provenance()["command"] == expected
+
+
 def test_a_folder_is_held_by_one_at_a_time(tmp_path):
     place = tmp_path / "runs" / "one"
     with locked(place):

@@ -1,5 +1,4 @@
 import importlib
-import sys
 
 import pandas as pd
 import pytest
@@ -9,7 +8,7 @@ from rlbilinear.agents import Agent
 
 
 @pytest.fixture
-def exactness(monkeypatch):
+def exactness():
     return importlib.import_module("rlbilinear.commands.exactness")
 
 
@@ -23,10 +22,8 @@ def small(tmp_path):
     return str(tmp_path / "small")
 
 
-def check(exactness, agent, monkeypatch, out):
-    arguments = ["--agent", agent, "--layers", "2", "--observations", "2", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["scripts/exactness.py", *arguments])
-    exactness.main()
+def check(exactness, agent, out):
+    exactness.main(["--agent", agent, "--layers", "2", "--observations", "2", "--out", str(out)])
     table = pd.read_csv(out / "exactness.csv")
     assert set(table["of"]) == {"dense", "convolution", "agent"}
     assert len(table) > 60 and not table.duplicated(["identity", "of"]).any()
@@ -35,16 +32,14 @@ def check(exactness, agent, monkeypatch, out):
     return table
 
 
-def test_every_identity_holds_on_random_layers_and_on_an_agent(
-    exactness, small, monkeypatch, tmp_path, capsys
-):
-    table = check(exactness, small, monkeypatch, tmp_path)
+def test_every_identity_holds_on_random_layers_and_on_an_agent(exactness, small, tmp_path, capsys):
+    table = check(exactness, small, tmp_path)
     assert all(name in capsys.readouterr().out for name in table["identity"].tail(1))
 
 
 @pytest.mark.slow
-def test_every_identity_holds_on_the_shipped_agent(exactness, monkeypatch, tmp_path):
-    check(exactness, "maze-bimpala-compact", monkeypatch, tmp_path)
+def test_every_identity_holds_on_the_shipped_agent(exactness, tmp_path):
+    check(exactness, "maze-bimpala-compact", tmp_path)
 
 
 def test_errors_above_the_bound_and_those_that_are_no_number_are_named(exactness):

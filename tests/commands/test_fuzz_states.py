@@ -103,13 +103,14 @@ def test_bad_options_are_refused():
         ({"games": ("bigfis",)}, "unknown game 'bigfis'"),
         ({"states": 0}, "states must be at least 1"),
         ({"first": -1}, "first 0, got"),
+        ({"games": ()}, "no games were given; choose from bigfish"),
     ):
         with pytest.raises(ValueError, match=message):
-            fuzz_states.run(fuzz_states.Options(**options))
+            fuzz_states.fuzz(fuzz_states.FuzzOptions(**options))
 
 
 def test_a_state_that_does_harm_is_kept(tmp_path, monkeypatch):
-    options = fuzz_states.Options(states=3, games=GAME, out=tmp_path, progress=False)
+    options = fuzz_states.FuzzOptions(states=3, games=GAME, out=tmp_path, progress=False)
     ends = iter(["exit code -11", "exit code -11", None])
 
     def watch(target, arguments, timeout, at, bar=None):
@@ -119,7 +120,7 @@ def test_a_state_that_does_harm_is_kept(tmp_path, monkeypatch):
         return end
 
     monkeypatch.setattr(fuzz_states, "_watch", watch)
-    table, (harm,) = fuzz_states.run(options)
+    table, (harm,) = fuzz_states.fuzz(options)
     assert harm.path.read_bytes() == case(GAME, 0, 0).raw
     assert (harm.number, harm.game, harm.how, harm.alone) == (0, "heist", "exit code -11", True)
     assert "exit code -11" in harm.path.with_suffix(".txt").read_text()
@@ -127,7 +128,7 @@ def test_a_state_that_does_harm_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_stops_early_is_no_success(tmp_path, monkeypatch):
-    options = fuzz_states.Options(states=1, games=GAME, out=tmp_path, progress=False)
+    options = fuzz_states.FuzzOptions(states=1, games=GAME, out=tmp_path, progress=False)
     monkeypatch.setattr(fuzz_states, "_watch", lambda *_: None)
-    _, (harm,) = fuzz_states.run(options)
+    _, (harm,) = fuzz_states.fuzz(options)
     assert (harm.how, harm.alone) == ("ended before its last state", False)

@@ -1,7 +1,6 @@
-"""`scripts/images.py --quick` whole, and its parts where they can be known."""
+"""`rlbilinear images --quick` whole, and its parts where they can be known."""
 
 import json
-import sys
 from urllib.error import URLError
 
 import numpy as np
@@ -12,28 +11,11 @@ from matplotlib.image import imread
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+def results(tmp_path_factory):
+    from rlbilinear.commands.images import main
 
-
-@pytest.fixture(scope="module")
-def run(patch):
-    """Call the script's `main` as from a command line."""
-
-    def call(*options):
-        from rlbilinear.commands import images
-
-        patch.setattr(sys, "argv", ["images.py", *options])
-        images.main()
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def results(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("images") / "results"
-    run("--out", str(out), "--quick", "--no-progress")
+    main(["--out", str(out), "--quick", "--no-progress"])
     return out
 
 
@@ -66,9 +48,10 @@ def test_the_numbers_are_those_of_trained_networks(results):
     assert by_size.loc[1.0].masked < by_size.loc[1.0].noise
 
 
-def test_results_are_not_replaced_unasked(results, run):
-    with pytest.raises(SystemExit, match="exists; choose another place"):
-        run("--out", str(results), "--quick")
+def test_results_are_not_replaced_unasked(results, ends):
+    from rlbilinear.commands.images import main
+
+    assert "exists; choose another place" in ends(2, main, ["--out", str(results), "--quick"])
 
 
 def test_data_that_cannot_be_had_is_said(monkeypatch):

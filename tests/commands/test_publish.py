@@ -44,7 +44,7 @@ def trained(tmp_path):
 
 def options(publish, source, out, **changes):
     settings = {"about": "It plays.", "hardware": "one core", "levels": 4, "progress": False}
-    return publish.Options(str(source), out, **(settings | changes))
+    return publish.PublishOptions(str(source), out, **(settings | changes))
 
 
 def means(agent, *, greedy):
@@ -59,7 +59,7 @@ def test_a_published_agent_has_the_scores_of_what_is_stored(publish, trained, tm
     assert all(weight.dtype == torch.float16 for weight in stored.values())
     made = json.loads((out / "config.json").read_text())["made"]
     assert made["frames"] == 4096 and made["hardware"]["training"] == "one core"
-    assert made["scores"]["command"] == "python scripts/evaluate.py fruitbot-tiny --levels 4"
+    assert made["scores"]["command"] == "rlbilinear evaluate fruitbot-tiny --levels 4"
     scores = made["scores"]
     assert scores["sampled"] == pytest.approx(means(load(out), greedy=False), abs=1e-4)
     assert scores["greedy"] == pytest.approx(means(load(out), greedy=True), abs=1e-4)
@@ -103,7 +103,7 @@ def test_weights_beyond_half_precision_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_card_has_the_agents_own_mode_and_what_it_began_from(publish, trained, tmp_path):
+def test_a_card_has_the_agents_own_mode_and_what_it_started_from(publish, trained, tmp_path):
     agent = load(trained)
     first = {"command": "python distill.py", "frames": 7000, "options": {"seed": 2}}
     before = {**agent.config.made, "from": first}
@@ -111,9 +111,9 @@ def test_a_card_has_the_agents_own_mode_and_what_it_began_from(publish, trained,
     Agent(agent.policy, replace(agent.config, made=made)).save(tmp_path / "continued")
     out = tmp_path / "two"
     text = publish.publish(options(publish, tmp_path / "continued", out, levels=2))
-    assert "`python scripts/evaluate.py two --levels 2 --mode hard` gives" in text
+    assert "`rlbilinear evaluate two --levels 2 --mode hard` computes" in text
     made = text[text.index("## How it was made") :]
-    steps = ["python train.py", "It began", "python train.py --out a", "4,096 frames, seed 5."]
+    steps = ["python train.py", "It started", "python train.py --out a", "4,096 frames, seed 5."]
     steps += ["    python distill.py", "7,000 frames, seed 2."]
     places = [made.index(step) for step in steps]
     assert places == sorted(places)

@@ -1,0 +1,109 @@
+"""The command `rlbilinear`: its help, its subcommands, and names that are not known."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlbilinear.commands.main import SUBCOMMANDS, help_text, main
+from rlbilinear.commands.running import Command
+
+ROOT = Path(__file__).parents[2]
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def test_help_fits_one_screen(capsys):
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    for name, line in SUBCOMMANDS.items():
+        (shown,) = [text for text in lines if text.split()[:1] == [name]]
+        assert shown.endswith(line.summary)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["evaluat"]])
+def test_no_subcommand_loads_neither_torch_nor_the_simulator(words):
+    code = (
+        "import sys\n"
+        "from rlbilinear.commands.main import main\n"
+        f"try: main({words})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'procgen', 'matplotlib'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []", done.stderr
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help(name, capsys):
+    module = importlib.import_module(f"rlbilinear.commands.{SUBCOMMANDS[name].module}")
+    assert isinstance(module.main, Command)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"usage: rlbilinear {name} " in said
+    assert inspect.getdoc(module).splitlines()[0] in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no command was given; choose from train, distill, evaluate"),
+        (["evalaute"], "unknown command 'evalaute'; did you mean evaluate"),
+        (["Train"], "unknown command 'Train'; did you mean train"),
+        (["--hlep"], "unknown option '--hlep'"),
+        (["xyzzy"], "unknown command 'xyzzy'; choose from train, distill"),
+        (["evaluate", "--levles", "3"], "Perhaps you meant: --levels"),
+        (["agents", "all"], "Unrecognized options: all"),
+    ],
+)
+def test_unknown_names_get_the_nearest(ends, words, message):
+    assert message in ends(2, main, words)
+
+
+def test_completion_has_every_subcommand_and_its_options(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--tyro-print-completion", "bash"])
+    assert not ended.value.code
+    script = capsys.readouterr().out
+    completed = (
+        f"{script}\nCOMP_CWORD=1; COMP_WORDS=(rlbilinear ''); _tyro_rlbilinear\n"
+        'echo "${COMPREPLY[@]}"\n'
+        "COMP_CWORD=2; COMP_WORDS=(rlbilinear evaluate --le); COMPREPLY=(); _tyro_rlbilinear\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "-c", completed], capture_output=True, text=True)
+    names, options = done.stdout.splitlines()
+    assert set(SUBCOMMANDS) <= set(names.split()) and options == "--levels"
+
+
+def test_the_entry_point_is_this_function():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert settings["scripts"] == {"rlbilinear": f"{main.__module__}:{main.__name__}"}
+
+
+def test_python_m_rlbilinear_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "rlbilinear", "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, help_text() + "\n", "")
+
+
+def test_the_scripts_are_the_same_commands():
+    """A script for each, but for what lists things; and one for developers."""
+    modules = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert modules == {line.module for line in SUBCOMMANDS.values()} - {"zoo", "doctor"} | {
+        "fuzz_states"
+    }
+    for name in modules:
+        text = (ROOT / "scripts" / f"{name}.py").read_text()
+        assert f"from rlbilinear.commands.{name} import main" in text and len(text) < 300

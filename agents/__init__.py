@@ -15,6 +15,7 @@ from rlbilinear.agents.architectures import (
 )
 from rlbilinear.agents.checkpoint import Agent, CheckpointError, load, names
 from rlbilinear.agents.fast_ppo import FastPPO
+from rlbilinear.agents.from_pth import agent_from_pth
 from rlbilinear.agents.from_zip import agent_from_zip
 from rlbilinear.agents.heads import policy_form, policy_forms, trunk_shape, value_form
 from rlbilinear.agents.network import AgentConfig
@@ -35,6 +36,7 @@ __all__ = [
     "Impala",
     "ImpalaMatched",
     "Polynomial",
+    "agent_from_pth",
     "agent_from_zip",
     "architecture",
     "load",

@@ -42,11 +42,9 @@ def contrast_vectors(
     Raises:
         ValueError: unknown layer; the message lists them.
     """
-    outputs = [
-        agent.activations(observe([pair[side] for pair in pairs]), [layer])[layer]
-        for side in (0, 1)
-    ]
-    return outputs[0] - outputs[1]
+    with_it = observe([pair.positive for pair in pairs])
+    without = observe([pair.negative for pair in pairs])
+    return agent.activations(with_it, [layer])[layer] - agent.activations(without, [layer])[layer]
 
 
 def decision_table(

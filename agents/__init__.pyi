@@ -13,6 +13,7 @@ from .checkpoint import CheckpointError, load, names
 from .distillation import DistillOptions, distill
 from .evaluation import evaluate
 from .fast_ppo import FastPPO
+from .from_pth import agent_from_pth
 from .from_zip import agent_from_zip
 from .heads import policy_form, policy_forms, trunk_shape, value_form
 from .network import AgentConfig
@@ -46,6 +47,7 @@ __all__ = [
     "Run",
     "Stopped",
     "TrainOptions",
+    "agent_from_pth",
     "agent_from_zip",
     "architecture",
     "comparison",

@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "compare": Subcommand("compare", "train several architectures alike, and report"),
     "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
+    "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
     "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),
     "maze": Subcommand("edit_maze", "edit a maze as text, and see where an agent goes"),

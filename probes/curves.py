@@ -1,7 +1,9 @@
-"""Drawing tables of scores: against the number of channels.
+"""Drawing tables of scores: against the number of channels, by condition.
 
 As in `rlbilinear.probes.figures`, every function takes a table whose columns its docstring names.
 """
+
+import textwrap
 
 import pandas as pd
 from matplotlib import rc_context
@@ -76,6 +78,41 @@ def sparsity_curve(
     )
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.3)
+    legend_below(figure, [axes])
+    figure.suptitle(title)
+    return figure
+
+
+@rc_context(STYLE)
+def decision_points(
+    table: pd.DataFrame,
+    *,
+    title: str = "What the agent does where the ways to the cheese and to the corner part",
+) -> Figure:
+    """Draw the probability of either way under each condition, with its interval.
+
+    Args:
+        table: from `rlbilinear.probes.vectors.decision_summary`: columns ``condition``, ``way``,
+            ``probability``, ``low``, ``high``.
+        title: what is seen.
+
+    Raises:
+        ValueError: a column is missing, or there are no rows.
+    """
+    check_table(table, "condition", "way", "probability", "low", "high")
+    names = list(dict.fromkeys(table["condition"]))
+    figure = Figure(figsize=(WIDTH, 1.8 + 0.5 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for index, (way, rows) in enumerate(table.groupby("way", sort=False)):
+        y = [names.index(name) + 0.24 * index - 0.12 for name in rows["condition"]]
+        axes.hlines(y, rows["low"], rows["high"], color=COLOURS[index])
+        axes.plot(
+            rows["probability"], y, "o", color=COLOURS[index], label=str(way).replace("_", " ")
+        )
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 32) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set(xlabel="probability of the first move, 95% interval over levels", xlim=(-0.02, 1.02))
+    axes.grid(axis="x", alpha=0.3)
     legend_below(figure, [axes])
     figure.suptitle(title)
     return figure

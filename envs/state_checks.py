@@ -246,6 +246,12 @@ def check_maze(state: State) -> MazeTail:
         (state.grid.shape != (size, size), "a grid of {} in a world of {}", state.grid.shape, size),
         (not 1 <= tail.maze_dim <= size, "a maze of {} in a world of {}", tail.maze_dim, size),
         (not (0 <= x < size and 0 <= y < size), "a mouse outside, at x {:g}, y {:g}", x, y),
+        (
+            x % 1 != 0.5 or y % 1 != 0.5,  # it moves by cells; a `Maze` knows its cell alone
+            "a mouse off the middle of its cell, at x {:g}, y {:g}",
+            x,
+            y,
+        ),
         (kind != PLAYER, "a thing of type {} for the mouse", kind),
         (image != [PLAYER, 0], "a mouse with picture {}", image),
         (grow_rate != 1, "a mouse that grows by {:g}", grow_rate),

@@ -282,7 +282,7 @@ def collected(returns, levels=40, finished=True):
             noise = random.normal(size=levels)
             for name in ("training", "held_out"):
                 for level, extra in enumerate(noise - noise.mean()):
-                    entry = {"levels": name, "mode": "easy", "level": level}
+                    entry = {"levels": name, "mode": "easy", "level": level, "unplayable": False}
                     played.append({**key, **entry, "return": scores[name] + extra})
     run = SimpleNamespace(architecture="A", options=TrainOptions(Path("run"), levels=200))
     evaluations = pd.DataFrame(columns=["game", "measured", "frames", "architecture", "return"])
@@ -384,6 +384,26 @@ def test_the_words_say_what_seeds_leave_open():
     assert "[" not in one.split("maze  A")[1].splitlines()[0]
     sure = words(collected({("maze", "A"): [9.0, 9.1, 9.05], ("maze", "B"): [6.0, 6.1, 6.03]}))
     assert "A is higher" in sure and "Whether A and B differ" not in sure
+
+
+def test_unplayable_levels_are_counted_in_words_and_can_be_left_out():
+    from rlbilinear.agents.comparison.summary import compare
+
+    found = collected({("jumper", "A"): [5.0, 6.0], ("jumper", "B"): [4.0, 4.5]})
+    assert "Unplayable" not in words(found)
+    found.levels.loc[found.levels["level"] < 3, "unplayable"] = True
+    held_out_only = (found.levels["levels"] == "training") & (found.levels["level"] == 2)
+    found.levels.loc[held_out_only, "unplayable"] = False
+    said = words(found)
+    assert "2 of 40 training levels of jumper, 3 of 40 held-out levels of jumper: over at" in said
+    assert "They count like others." in said and "40 held-out levels" in said
+    without = found._replace(skip_unplayable=True)
+    assert "They are left out." in words(without) and "37 held-out levels" in words(without)
+    assert len(without.counted) == len(found.levels) - 2 * 2 * (2 + 3)
+    played = without.counted[without.counted["levels"] == "held_out"]
+    means = played.groupby("architecture")["return"].mean()
+    row = held_out(compare(without, margin=0.1), "jumper")
+    assert row["of_these_agents"] == pytest.approx((means["A"] - means["B"]) / 7)  # from 3 to 10
 
 
 def test_figures_are_drawn_of_many_seeds_and_games(tmp_path):

@@ -7,9 +7,9 @@ from rlbilinear.envs.maze import Maze
 from rlbilinear.envs.observation import placements
 from rlbilinear.envs.overlays import dots, path
 from rlbilinear.envs.pairs import cheese_moved_pair
+from rlbilinear.envs.places import Region
 from rlbilinear.envs.render import cell_centre, cell_to_pixels, human_view
 from rlbilinear.envs.routes import key_route
-from rlbilinear.envs.sampling import Region
 from rlbilinear.envs.solver import decision_square, distances
 
 
@@ -29,7 +29,7 @@ def test_a_bare_pair_is_no_cell():
         lambda pair: cheese_moved_pair(maze, pair),
         lambda pair: decision_square(maze, pair),
     ):
-        for pair in ((5, 5), [5, 5], np.array([5, 5]), Cell(5.0, 5)):
+        for pair in ((5, 5), [5, 5], np.array([5, 5]), Cell(5.0, 5), Cell(True, 5)):
             with pytest.raises(ValueError, match=r"a position is a Cell\(row, column\), got"):
                 ask(pair)
     for given in ((5, 5), [(5, 5)]):  # as one cell, as a list of them

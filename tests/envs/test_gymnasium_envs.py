@@ -116,6 +116,42 @@ def test_seeds_decide_the_levels(make):
         env.close()
 
 
+def test_exact_levels_are_known_before_and_after():
+    seeds = [70, 3, 9]
+    env = gymnasium.make("rlbilinear/procgen-leaper-v0", levels=seeds, mode="hard")
+    for episode in range(4):
+        _, info = env.reset()
+        over = False
+        while not over:
+            assert info == {"level_seed": seeds[episode % 3], "level_index": episode % 3}
+            _, _, terminated, truncated, info = env.step(5)
+            over = terminated or truncated
+        assert info["level_seed"] == seeds[episode % 3]
+        assert info["level_index"] == episode % 3
+    env.close()
+    env = gymnasium.make_vec("rlbilinear/procgen-leaper-v0", 2, levels=seeds)
+    _, infos = env.reset()
+    assert infos["level_seed"].tolist() == [70, 3]
+    *_, infos = env.step(np.array([-1, 4]))
+    assert infos["level_seed"].tolist() == [9, 3]
+    assert infos["final_info"]["level_seed"][0] == 70
+    env.close()
+
+
+def test_a_seed_at_construction_holds_until_a_reset_gives_another():
+    for make in (gymnasium.make, lambda *a, **k: gymnasium.make_vec(*a, num_envs=1, **k)):
+        drawn, expected = ProcgenVecEnv("maze", 1, seed=5, num_threads=0), []
+        for _ in range(3):
+            drawn.reset()
+            expected.append(drawn.reset_infos[0]["level_seed"])
+        drawn.close()
+        env = make(MAZE, seed=5)
+        shown = [int(np.squeeze(env.reset()[1]["level_seed"])) for _ in range(3)]
+        assert shown == expected, "each reset begins the next level"
+        assert levels_of(env, 6) == levels_of(env, 6)
+        env.close()
+
+
 def test_make_vec_resets_in_the_same_step():
     levels = [corridor(length) for length in (1, 2, 3, 4)]
     env = gymnasium.make_vec(MAZE, num_envs=2, levels=levels)

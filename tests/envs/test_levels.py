@@ -76,6 +76,7 @@ def test_overlap_is_found():
     check_disjoint([one, two])
     assert not one.overlaps(two)
     assert 9 in one and 10 not in one and 10 in two
+    assert np.int64(9) in one and 9.5 not in one and "9" not in one and True not in one
     with pytest.raises(ValueError, match="levels 0 to 9 and levels 9 to 13 overlap"):
         check_disjoint([one, Levels(9, 5)])
 
@@ -87,6 +88,9 @@ def test_choosing_levels():
     assert sorted(sample) == levels.first(50) != sample
     assert levels.sample(5, seed=1) == sample[:5] != levels.sample(5, seed=2)
     assert list(levels.shuffled(seed=1)) == sample
+    for wrong in (-1, 1.5, None):
+        with pytest.raises(ValueError, match=f"integer from 0 on, got {wrong}"):
+            levels.sample(5, wrong)
     for choose in (levels.first, lambda number: levels.sample(number, 0)):
         with pytest.raises(ValueError, match="51 of 50"):
             choose(51)

@@ -88,6 +88,14 @@ def test_what_is_refused():
             observe(row)
     with pytest.raises(ValueError, match="expected a Maze or a Heist, got bytes"):
         observe([maze.to_bytes()])
+    with pytest.raises(ValueError, match="expected a Maze or a Heist, got int"):
+        observe(range(3))
+    for wrong in (maze, 3):
+        with pytest.raises(ValueError, match="states are several mazes or heists, got"):
+            observe(wrong)
+    for wrong in (3, maze.to_bytes(), [maze]):
+        with pytest.raises(ValueError, match="expected a Maze or a Heist, got"):
+            placements(wrong)
     heist = Heist.from_seed(2)
     with pytest.raises(ValueError, match="the level has 0 colours"):
         observe([dataclasses.replace(heist, has_keys=())])

@@ -5,13 +5,28 @@ import pytest
 
 from rlbilinear.envs.levels import EVALUATION, FITTING, Levels, generate_maze, maze_dim_of
 from rlbilinear.envs.maze import Cell, Maze
-from rlbilinear.envs.sampling import Constraints, Region, sample_levels
+from rlbilinear.envs.places import Region
+from rlbilinear.envs.sampling import Constraints, sample_levels
 from rlbilinear.envs.solver import decision_square, shortest_path
 
 
 def in_top_right_5x5(maze):
     last = maze.size - 1 - maze.margin
     return min(maze.cheese[0]) > last - 5
+
+
+def ends(maze):
+    """Dead ends by force: from which a mouse can make one move only."""
+    free = {*maze.free_cells()}
+    found = []
+    for row, column in free - {maze.mouse}:
+        around = [(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)]
+        if sum(Cell(*cell) in free for cell in around) == 1:
+            found.append(Cell(row, column))
+    return found
+
+
+ROW = tuple(Cell(7, column) for column in range(15))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +51,25 @@ def in_top_right_5x5(maze):
             Constraints(cheese_in=Region(1, "bottom right")),
             lambda maze: maze.cheese == (Cell(maze.margin, 14 - maze.margin),),
         ),
+        (Constraints(cheese_in=Cell(6, 6)), lambda maze: maze.cheese == (Cell(6, 6),)),
+        (Constraints(cheese_in=ROW), lambda maze: maze.cheese[0].row == 7),
+        (Constraints(cheese_out_of=ROW), lambda maze: maze.cheese[0].row != 7),
+        (Constraints(dead_end_in=Cell(8, 8)), lambda maze: Cell(8, 8) in ends(maze)),
+        (Constraints(dead_end_in=ROW), lambda maze: any(cell.row == 7 for cell in ends(maze))),
+        (
+            Constraints(dead_end_in=Region(3, "bottom left")),
+            lambda maze: any(max(cell) < maze.margin + 3 for cell in ends(maze)),
+        ),
+        (Constraints(cheese_in_dead_end=True), lambda maze: maze.cheese[0] in ends(maze)),
+        (Constraints(cheese_in_dead_end=False), lambda maze: maze.cheese[0] not in ends(maze)),
+        (
+            Constraints(steps=(5, 30), dead_end_in=Region(5), cheese_in_dead_end=True),
+            lambda maze: (
+                5 <= len(shortest_path(maze, maze.mouse, maze.cheese[0])) - 1 <= 30
+                and any(min(cell) > 14 - maze.margin - 5 for cell in ends(maze))
+                and maze.cheese[0] in ends(maze)
+            ),
+        ),
         (Constraints(has_decision_square=True), lambda maze: decision_square(maze) is not None),
         (Constraints(has_decision_square=False), lambda maze: decision_square(maze) is None),
         (
@@ -52,9 +86,9 @@ def in_top_right_5x5(maze):
 )
 def test_exactly_the_levels_that_satisfy_the_constraints_are_taken(constraints, holds):
     """All of a small range: none that does is left out, none that does not is in."""
-    within = Levels(500, 150)
-    expected = [seed for seed in within.first(150) if holds(Maze.from_seed(seed))]
-    assert 0 < len(expected) < 150
+    within = Levels(500, 250)
+    expected = [seed for seed in within.first(250) if holds(Maze.from_seed(seed))]
+    assert 0 < len(expected) < 250
     found = sample_levels(within, len(expected), seed=0, constraints=constraints)
     assert sorted(found) == expected
     with pytest.raises(ValueError, match=f"found {len(expected)} of the {len(expected) + 1} "):
@@ -107,7 +141,23 @@ def test_what_cannot_be_asked_for_is_refused():
     for make, message in (
         (lambda: Constraints(maze_dim=(9, 7)), r"maze_dim is the least and the most, got \(9, 7\)"),
         (lambda: Constraints(steps=(1,)), "steps is the least and the most"),
-        (lambda: Constraints(cheese_in=Region(0)), "side of at least 1"),
+        (lambda: Constraints(steps=(1.5, 3)), r"steps is the least and the most, got \(1.5, 3\)"),
+        (lambda: Constraints(cheese_in=Region(0)), "cheese_in: a Region .* side of at least 1"),
+        (lambda: Constraints(dead_end_in=Region(2.5)), "dead_end_in: a Region has a side"),
+        (lambda: Constraints(dead_end_in=(3, 4)), r"dead_end_in is a Region, a Cell .* \(3, 4\)"),
+        (lambda: Constraints(dead_end_in=()), "dead_end_in is a Region, a Cell or a tuple"),
+        (lambda: Constraints(cheese_in=[Cell(1, 2)]), "a Cell or a tuple of cells, got "),
+        (lambda: Constraints(cheese_in=Cell(1.0, 2)), "cheese_in is a Region, a Cell"),
+        (lambda: Constraints(cheese_in=Cell(-1, 2)), "cheese_in is a Region, a Cell"),
+        (lambda: Constraints(cheese_in_dead_end="yes"), "cheese_in_dead_end is True, False or N"),
+        (
+            lambda: sample_levels(
+                FITTING, 1, seed=0, constraints=Constraints(dead_end_in=(Cell(3, 3), Cell(3, 15)))
+            ),
+            r"dead_end_in: .*column=15\) is outside of the 15x15 world of mode easy",
+        ),
+        (lambda: sample_levels(FITTING, 1, seed=-1), "seed of an order is an integer from 0 on"),
+        (lambda: sample_levels(FITTING, 1, seed=0, most_tried=1.5), "most_tried must be an int"),
         (lambda: Constraints(cheese_out_of=Region(5, "middle")), "top right, top left"),
         (
             lambda: sample_levels(FITTING, 1, seed=0, constraints=Constraints((16, 25))),
@@ -117,7 +167,7 @@ def test_what_cannot_be_asked_for_is_refused():
         (lambda: sample_levels(FITTING, -1, seed=0), "-1 levels"),
         (lambda: sample_levels(FITTING, 2.5, seed=0), r"2\.5 levels"),
         (lambda: Constraints(maze_dim=5), "maze_dim is the least and the most, got 5"),
-        (lambda: Constraints(cheese_in=5), "a Region has a side .*got 5"),
+        (lambda: Constraints(cheese_in=5), "cheese_in is a Region, a Cell or .*got 5"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -13,6 +13,7 @@ from rlbilinear.envs.maze import Cell, Maze
 from rlbilinear.envs.state import CHEESE, SPACE, WALL
 from rlbilinear.envs.topology import (
     components,
+    dead_ends,
     is_connected,
     is_tree,
     off_distribution,
@@ -63,6 +64,9 @@ def test_pieces_and_loops_are_those_of_the_graph(grid):
     loops = edges.nnz - minimum_spanning_tree(edges).nnz
     assert components(maze).max() == pieces and is_connected(maze) == (pieces == 1)
     assert is_tree(maze) == (pieces == 1 and loops == 0)
+    degrees = (edges + edges.T).sum(0)
+    cells = np.argwhere(grid != WALL)[degrees == 1]
+    assert dead_ends(maze) == dead_ends(grid) == tuple(Cell(*cell) for cell in cells.tolist())
     reasons = off_distribution(maze)
     assert any("disconnected" in reason for reason in reasons) == (pieces > 1)
     found = [int(n) for reason in reasons if (n := reason.removesuffix(" loops")[7:]).isdigit()]

@@ -100,7 +100,10 @@ def test_a_form_is_a_copy_of_the_weights():
     [
         ({"in_channels": 0}, "in_channels must be a whole number, 1 or more; got 0"),
         ({"out_channels": 2.5}, "out_channels must be a whole number, 1 or more; got 2.5"),
-        ({"kernel_size": (3, 0)}, r"kernel_size must be .* a pair of them, 1 or more; got \(3, 0\)"),
+        (
+            {"kernel_size": (3, 0)},
+            r"kernel_size must be .* pair of them, 1 or more; got \(3, 0\)",
+        ),
         ({"kernel_size": "3"}, "kernel_size must be .*; got '3'"),
         ({"kernel_size": (3, 3, 3)}, r"kernel_size must be .*; got \(3, 3, 3\)"),
         ({"stride": 0}, "stride must be a whole number or a pair"),

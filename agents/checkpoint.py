@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbilinear.agents import document, module_spec
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.document import Document
+from rlbilinear.agents.document import CONFIG, WEIGHTS, Document
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
 from rlbilinear.agents.network import (
@@ -20,7 +20,7 @@ from rlbilinear.agents.network import (
     weights_of,
 )
 from rlbilinear.agents.policy import AgentPolicy
-from rlbilinear.agents.saving import CONFIG, DTYPES, WEIGHTS
+from rlbilinear.agents.saving import STORED
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -98,12 +98,15 @@ def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is no safetensors file: {error}") from error
     if network != described.network:
         raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
-    kinds = {weight.dtype for weight in weights.values()}
-    if not kinds <= set(DTYPES):
+    kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
+    count = sum(weight.numel() for weight in weights.values())
+    if (kinds, count) != ({expected["dtype"]}, expected["parameters"]):
         raise CheckpointError(
-            f"{file} holds {', '.join(sorted(map(str, kinds)))}; weights are stored as "
-            f"{', '.join(map(str, DTYPES))}"
+            f"{file} holds {count} parameters of {' and '.join(sorted(kinds))}, {CONFIG} says "
+            f"{expected['parameters']} of {expected['dtype']}"
         )
+    if not kinds <= set(STORED):
+        raise CheckpointError(f"{file} holds {kinds.pop()}; choose from {', '.join(STORED)}")
     try:
         check_weights(weights)
     except ValueError as error:
@@ -118,8 +121,9 @@ def _network(folder: Path, described: Document) -> AgentPolicy:
         policy = on_meta(described.config)
         module_spec.apply(policy, entries)
         check_outputs(policy, described.config)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG} describes no network: {error}") from error
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        (reason, *_) = str(error).splitlines() or [repr(error)]  # PyTorch's go on for long
+        raise CheckpointError(f"{folder / CONFIG} describes no network: {reason}") from error
     return policy
 
 

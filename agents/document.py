@@ -8,6 +8,7 @@ from rlbilinear.agents.network import AgentConfig, check_outputs, layer_name, on
 from rlbilinear.agents.policy import AgentPolicy
 
 FORMAT, VERSION = "rlbilinear-agent", 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
 
 _FIELDS: dict[str, Any] = {
     "format": str,
@@ -95,7 +96,9 @@ def read(text: str) -> Document:
     if found != (FORMAT, VERSION):
         raise ValueError(f"expected {FORMAT} version {VERSION}, found {found}")
     _check("", document, _FIELDS)
-    network = document["network"]
+    network, file = document["network"], document["weights"]["file"]
+    if file != WEIGHTS:
+        raise ValueError(f"weights.file must be {WEIGHTS}, got {file!r}")
     config = AgentConfig(
         architecture=network["architecture"],
         architecture_kwargs=network["architecture_kwargs"],

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stable_baselines3 import PPO
@@ -131,10 +132,12 @@ def _former_names() -> Iterator[None]:
 
     A module of that name that the user has loaded stays what it is.
     """
-    added = FORMER_MODULES.keys() - sys.modules.keys()
-    sys.modules.update({former: import_module(FORMER_MODULES[former]) for former in added})
+    former = {name: import_module(now) for name, now in FORMER_MODULES.items()}
+    former["agents"] = ModuleType("agents")  # what Python asks for before what is in it
+    added = {name: module for name, module in former.items() if name not in sys.modules}
+    sys.modules.update(added)
     try:
         yield
     finally:
-        for former in added:
-            del sys.modules[former]
+        for name in added:
+            del sys.modules[name]

@@ -148,7 +148,14 @@ def apply(network: nn.Module, entries: Iterable[Entry]) -> None:
             parent = network.get_submodule(parent_name)
             current = getattr(parent, leaf, None)
             setattr(parent, leaf, _build(entry["type"], entry["arguments"], current))
-        except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise ValueError(f"cannot rebuild {entry}: {error}") from error
 
 
@@ -196,12 +203,19 @@ def _build(
     if kind not in STORABLE:
         raise ValueError(f"unknown type {kind!r}; choose from {', '.join(STORABLE)}")
     arguments = {name: tuple(a) if isinstance(a, list) else a for name, a in arguments.items()}
+    made: nn.Module
     with torch.device("meta"):
         if kind == "PositionBias":
-            return PositionBias(current or nn.Identity(), torch.zeros(arguments["shape"]))
-        if kind == "Sequential":
-            return nn.Sequential(*([] if current is None else [current]))
-        return STORABLE[kind][0](**arguments)
+            made = PositionBias(current or nn.Identity(), torch.zeros(arguments["shape"]))
+        elif kind == "Sequential":
+            made = nn.Sequential(*([] if current is None else [current]))
+        else:
+            made = STORABLE[kind][0](**arguments)
+    described = STORABLE[kind][1](made)
+    for name, given in arguments.items():
+        if name not in described or described[name] != given:
+            raise ValueError(f"a {kind} has no {name} {given!r}")
+    return made
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -5,15 +5,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rlbilinear.agents.document import canonical, network_of, written
+from rlbilinear.agents.document import CARD, CONFIG, WEIGHTS, canonical, network_of, written
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import new_folder, sha256, write_json
 from rlbilinear.agents.network import AgentConfig, check_policy, weights_of
 from rlbilinear.agents.policy import AgentPolicy
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+STORED = ("float16", "bfloat16", "float32", "float64")
 """How weights may be stored. Those with fewer digits or a smaller range make other weights."""
 
 
@@ -30,12 +28,13 @@ def save_policy(
 
     Raises:
         FileExistsError: the folder exists.
-        ValueError: a ``dtype`` that is not among `DTYPES`, weights that are not finite in it,
+        ValueError: a ``dtype`` that is not among `STORED`, weights that are not finite in it,
             a layer of a kind that cannot be stored, or a policy and a configuration that contradict
             each other.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"weights are stored as {', '.join(map(str, DTYPES))}; got {dtype!r}")
+    if not isinstance(dtype, torch.dtype) or _name(dtype) not in STORED:
+        choices = ", ".join(f"torch.{name}" for name in STORED)
+        raise ValueError(f"weights cannot be stored as {dtype!r}; choose from {choices}")
     check_policy(policy, config)
     weights = {name: w.to("cpu", dtype).contiguous() for name, w in weights_of(policy).items()}
     check_weights(weights, f" as {dtype}")
@@ -45,9 +44,13 @@ def save_policy(
         about = {
             "file": WEIGHTS,
             "sha256": sha256(folder / WEIGHTS),
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": _name(dtype),
             "parameters": sum(weight.numel() for weight in weights.values()),
         }
         write_json(folder / CONFIG, written(config, network, about))
         if card is not None:
             (folder / CARD).write_text(card)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

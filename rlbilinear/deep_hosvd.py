@@ -8,7 +8,7 @@ makes every later one smaller. Biases and skip connections go through a coordina
 Source: Pearce et al., "Weight-based decomposition: a case for bilinear MLPs".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch

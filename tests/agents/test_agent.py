@@ -1,3 +1,4 @@
+import copy
 import inspect
 
 import gymnasium
@@ -10,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from torch import nn
 
-from rlbilinear.agents import Agent, AgentPolicy
+from rlbilinear.agents import Agent, AgentConfig, AgentPolicy, load
 from rlbilinear.envs import ProcgenVecEnv
 
 
@@ -158,3 +159,215 @@ def test_a_callback_can_ask_an_agent(agent):
     assert played.mean in (0.0, 5.0, 10.0)
     env.close()
     held_out.close()
+
+
+# --- copies
+
+
+def test_an_agent_that_has_learned_is_copied(agent, observations):
+    """A policy's distribution holds the graph of its last call, which PyTorch cannot copy."""
+    trained = copy.deepcopy(agent)
+    trained.policy.evaluate_actions(
+        torch.as_tensor(observations), torch.zeros(5, dtype=torch.long)
+    )[1].sum().backward()
+    assert trained.policy.action_dist.distribution.logits.grad_fn is not None
+    again = copy.deepcopy(trained)
+    edited = trained.with_layer("dense", trained.layer("dense"))
+    before = agent.logits(observations)
+    assert trained.double().dtype == torch.float64
+    with torch.no_grad():
+        trained.layer("action_net").bias.add_(1)
+    assert not torch.equal(trained.logits(observations), before)
+    assert torch.equal(again.logits(observations), before)
+    assert torch.equal(edited.logits(observations), before)
+    optimiser = again.policy.optimizer
+    optimised = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
+    assert optimised == {id(weight) for weight in again.policy.parameters()}
+
+
+def test_edited_agents_have_none_of_the_hooks_on_this_one(agent, observations):
+    """A user's hook changes this agent as long as it is there, and never what was made of it."""
+
+    class Doubling:
+        def __deepcopy__(self, memo):
+            raise AssertionError("a hook was copied")
+
+        def __call__(self, module, inputs, output):
+            return 2 * output
+
+    plain = agent.logits(observations)
+    handles = [
+        agent.layer("block1").register_forward_hook(Doubling()),
+        agent.layer("block2.bilinear").register_forward_pre_hook(lambda m, x: (2 * x[0],)),
+        agent.layer("dense").register_forward_hook(
+            lambda m, x, kwargs, y: 2 * y, with_kwargs=True, always_call=True
+        ),
+        agent.layer("dense").register_full_backward_hook(lambda *_: None),
+    ]
+    assert not torch.allclose(agent.logits(observations), plain)
+    made = [
+        agent.with_layer("dense", agent.layer("dense")),
+        agent.with_layer("stem", agent.layer("stem")),
+        copy.deepcopy(agent),
+    ]
+    for each in made:
+        assert torch.equal(each.logits(observations), plain)
+        assert not any(
+            hooks
+            for module in each.policy.modules()
+            for name, hooks in vars(module).items()
+            if ("forward" in name and "hooks" in name) or ("backward" in name and "hooks" in name)
+        )
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(agent.logits(observations), plain)
+
+
+# --- at the door
+
+
+def policy(architecture="bimpala-small", shape=None, *, space=None, actions=15, **options):
+    space = gymnasium.spaces.Box(0, 255, (3, 64, 64), np.uint8) if space is None else space
+    if isinstance(actions, int):
+        actions = gymnasium.spaces.Discrete(actions)
+    return AgentPolicy(
+        space,
+        actions,
+        lambda _: 0.0,
+        architecture=architecture,
+        architecture_kwargs={"channels": 4, "features": 8, **(shape or {})},
+        **options,
+    )
+
+
+def config(**options):
+    kwargs = {"channels": 4, "features": 8}
+    return AgentConfig("bimpala-small", "maze", architecture_kwargs=kwargs, **options)
+
+
+def four_outputs():
+    given = policy()
+    given.action_net = nn.Linear(8, 4)
+    return given
+
+
+def three_values():
+    given = policy()
+    given.value_net = nn.Linear(8, 3)
+    return given
+
+
+Box = gymnasium.spaces.Box
+REFUSED = {
+    "normalised observations": (
+        lambda: policy(space=Box(-10, 10, (3, 64, 64), np.float32)),
+        r"uint8 images from 0 to 255, got Box\(-10.*VecNormalize",
+    ),
+    "another range": (lambda: policy(space=Box(0, 200, (3, 64, 64), np.uint8)), "0 to 255"),
+    "undivided images": (lambda: policy(normalize_images=False), "normalize_images=False"),
+    "two bodies": (
+        lambda: policy(share_features_extractor=False),
+        "share_features_extractor=False: the critic's own body would be lost",
+    ),
+    "a network between": (lambda: policy(net_arch=[16]), r"net_arch=\[\]"),
+    "another body": (
+        lambda: policy("bimpala-full", {"channels": (4, 4, 4)}),
+        "body is a BimpalaFull, not a bimpala-small",
+    ),
+    "twelve channels": (
+        lambda: policy(space=Box(0, 255, (12, 64, 64), np.uint8)),
+        r"observations \(12, 64, 64\) and has 15 actions, its configuration says \(3, 64, 64\)",
+    ),
+    "other actions": (lambda: policy(actions=4), "has 4 actions, its configuration says"),
+    "continuous actions": (lambda: policy(actions=Box(-1, 1, (2,))), "discrete actions"),
+    "four outputs": (four_outputs, "action_net has 4 outputs, expected 15"),
+    "three values": (three_values, "value_net has 3 outputs, expected 1"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
+def test_policies_that_would_act_differently_as_agents_are_refused(make, reason):
+    given = make()
+    with pytest.raises(ValueError, match=reason):
+        Agent(given, config())
+
+
+def test_what_fits_is_taken_and_what_is_changed_later_is_not_saved(tmp_path):
+    stacked = Agent(
+        policy(space=Box(0, 255, (12, 64, 64), np.uint8), actions=4),
+        config(observation_shape=(12, 64, 64), actions=4),
+    )
+    stacked.save(tmp_path / "stacked")
+    assert load(tmp_path / "stacked").config == stacked.config
+    for name, outputs in (("action_net", 4), ("value_net", 3)):
+        agent = Agent(policy(), config())
+        setattr(agent.policy, name, nn.Sequential(nn.Linear(8, outputs)))
+        with pytest.raises(ValueError, match=rf"{name} has outputs of shape \({outputs},\)"):
+            agent.save(tmp_path / "changed")
+    agent = Agent(policy(), config())
+    agent.policy.normalize_images = False
+    with pytest.raises(ValueError, match="normalize_images=False"):
+        agent.save(tmp_path / "changed")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["stacked"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"game": "chess"}, "unknown game 'chess'; choose one of bigfish"),
+        ({"game": 5}, "game must be the name of one, got 5"),
+        ({"game": ["maze"]}, "game must be the name of one"),
+        ({"architecture": "vgg"}, "unknown architecture 'vgg'; choose from impala"),
+        ({"architecture": ["impala"]}, "unknown architecture"),
+        ({"architecture_kwargs": []}, "architecture_kwargs must be a dictionary"),
+        ({"architecture_kwargs": {3: 3}}, "names as keys"),
+        ({"architecture_kwargs": {"depth": 3}}, "bimpala has no option depth"),
+        ({"architecture_kwargs": {"name": 3}}, "bimpala has no option name"),
+        ({"architecture_kwargs": {"channels": np.int64(8)}}, "must be what JSON holds"),
+        ({"observation_shape": [3, 64, 64]}, "must be a tuple"),
+        ({"observation_shape": (64, 64)}, r"\(channels, height, width\), got \(64, 64\)"),
+        ({"observation_shape": (3, 64, 0)}, r"observation_shape\[2\] must be a whole number"),
+        ({"actions": True}, "actions must be a whole number"),
+        ({"actions": 0}, "actions must be a whole number, 1 or more; got 0"),
+        ({"made": {"score": float("nan")}}, "made must be what JSON holds"),
+        ({"made": None}, "made must be a dictionary"),
+        ({"edits": "abc"}, "edits must be a tuple of texts, got 'abc'"),
+        ({"edits": (1,)}, "edits must be a tuple of texts"),
+    ],
+)
+def test_a_configuration_says_what_there_is(options, message):
+    with pytest.raises(ValueError, match=message):
+        AgentConfig(**{"architecture": "bimpala", "game": "maze", **options})
+
+
+def test_wrong_arguments_say_what_is_expected(agent, observations):
+    with pytest.raises(ValueError, match="unknown game 'chess'; choose one of bigfish"):
+        Agent.new("impala-small", game="chess")
+    for seed in (-1, 1.5, "3", True, None):
+        with pytest.raises(ValueError, match="seed must be a whole number, 0 or more"):
+            Agent.new("impala-small", seed=seed)
+    for device in (None, 3, "gpu"):
+        with pytest.raises(ValueError, match=r"choose from auto, cpu, cuda, cuda:N, mps"):
+            Agent.new("impala-small", device=device)
+    for batch in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match="batch must be a whole number, 1 or more"):
+            agent.logits(observations, batch=batch)
+    for module in (None, "block1", 3):
+        with pytest.raises(TypeError, match="expected a module in the place of block1, got"):
+            agent.with_layer("block1", module)
+    with pytest.raises(TypeError, match="modules by the names of layers"):
+        agent.with_layers(None)
+    for layers in (None, 3):
+        with pytest.raises(ValueError, match="expected the names of layers"):
+            agent.activations(observations, layers)
+    for given in (None, "abc", {"image": observations}, [None], object()):
+        with pytest.raises(ValueError, match=r"uint8 observations \(batch, 3, 64, 64\), got a"):
+            agent.predict(given)
+    with pytest.raises(ValueError, match=r"got torch.uint8 of shape \(3, 64\)"):
+        agent.predict(observations[0, :, 0])
+
+
+def test_flipped_observations_are_taken(agent, observations):
+    flipped = observations[..., ::-1]
+    assert flipped.strides[-1] < 0
+    assert torch.equal(agent.logits(flipped), agent.logits(flipped.copy()))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rlbilinear import agents, scale_eigenfilters
+from rlbilinear import BilinearLinear, agents, scale_eigenfilters
 from rlbilinear.agents import Agent, CheckpointError
 from rlbilinear.agents.network import weights_of
 from rlbilinear.edits.functional import add_bias_map, scaling_matrix
@@ -186,8 +186,53 @@ def reseal(folder, network=None, weights=None):
     config["network"].update(network or {})
     weights = load_file(file) | (weights or {})
     save_file(weights, file, metadata={"network": json.dumps(config["network"], sort_keys=True)})
-    config["weights"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    config["weights"] |= {
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "dtype": str(next(iter(weights.values())).dtype).removeprefix("torch."),
+        "parameters": sum(weight.numel() for weight in weights.values()),
+    }
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def with_weight(name, value):
+    """Put one value into the weights, sealed."""
+
+    def change(folder):
+        weight = load_file(folder / "model.safetensors")[name].clone()
+        weight.view(-1)[3] = value
+        reseal(folder, weights={name: weight})
+
+    return change
+
+
+def as_integers(folder):
+    weights = load_file(folder / "model.safetensors")
+    reseal(folder, weights={name: weight.to(torch.int8) for name, weight in weights.items()})
+
+
+def with_head(outputs):
+    """Give the agent another action head, weights and description alike, sealed."""
+
+    def change(folder):
+        entry = {"in_features": 256, "out_features": outputs, "bias": True}
+        structure = [{"layer": "action_net", "type": "Linear", "arguments": entry}]
+        weights = {"action_net.weight": torch.zeros(outputs, 256)}
+        weights["action_net.bias"] = torch.zeros(outputs)
+        reseal(folder, {"structure": structure}, weights)
+
+    return change
+
+
+def setting(path, value):
+    """Write a value into the configuration."""
+
+    def change(config):
+        *parents, leaf = path
+        for name in parents:
+            config = config[name]
+        config[leaf] = value
+
+    return lambda folder: rewrite(folder, change)
 
 
 def module(kind, **arguments):
@@ -224,15 +269,99 @@ CORRUPTIONS = {
     ),
     "unknown argument": (
         lambda f: reseal(f, {"architecture_kwargs": {"depth": 5}}),
-        "describes no network.*depth",
+        "bimpala-compact has no option depth",
     ),
     "unknown module": (lambda f: reseal(f, module("os.system")), "unknown type 'os.system'"),
     "huge module": (
         lambda f: reseal(f, module("Linear", in_features=10**7, out_features=10**7)),
-        "another architecture",
+        "layers do not fit each other",
     ),
-    "field missing": (lambda f: rewrite(f, lambda c: c.pop("game")), "describes no network"),
+    "field missing": (
+        lambda f: rewrite(f, lambda c: c.pop("game")),
+        "the document lacks field game",
+    ),
+    "fields missing": (
+        lambda f: rewrite(f, lambda c: c["network"].clear()),
+        "network lacks fields actions, architecture, ",
+    ),
+    "unknown field": (setting(["weights", "shape"], 3), "weights has unknown field shape"),
+    "weights a list": (setting(["weights"], []), r"weights must be an object, got \[\]"),
+    "no weights said": (setting(["weights"], None), "weights must be an object, got None"),
+    "edits a text": (setting(["edits"], "abc"), "edits must be a list, got 'abc'"),
+    "edits of numbers": (setting(["edits"], [1]), r"edits\[0\] must be text, got 1"),
+    "game a number": (setting(["game"], 5), "game must be text, got 5"),
+    "unknown game": (setting(["game"], "chess"), "unknown game 'chess'; choose one of bigfish"),
+    "true as a number": (setting(["network", "actions"], True), "network.actions must be a whole"),
+    "version true": (setting(["version"], True), "version must be a whole number, got True"),
+    "not a number": (setting(["made", "score"], float("nan")), "not JSON: NaN is no JSON number"),
+    "deep": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        "not JSON",
+    ),
+    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not in order"),
+    "other file": (setting(["weights", "file"], "a.pkl"), "must be model.safetensors, got 'a.pkl'"),
+    "other count": (setting(["weights", "parameters"], 3), "parameters of float32, .* says 3"),
+    "other type": (setting(["weights", "dtype"], "float64"), "of float32, .* of float64"),
+    "weights that are NaN": (
+        with_weight("block2.bilinear.left.weight", float("nan")),
+        r"not finite: block2\.bilinear\.left\.weight",
+    ),
+    "infinite weights": (with_weight("stem.bias", -float("inf")), r"not finite: stem\.bias"),
+    "integers": (as_integers, "holds int8; choose from float16, bfloat16, float32, float64"),
+    "four actions": (with_head(4), r"action_net has outputs of shape \(4,\), expected 15"),
 }
+
+
+BAD = [None, [], {}, "x", -1, 0, 1.5, True, 10**30, [1], {"a": 1}, "\u0000"]
+
+
+def places(value, path=()):
+    """Yield where the values of a document are, from the outside inwards."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, each in inner:
+        yield (*path, name)
+        if isinstance(each, dict | list):
+            yield from places(each, (*path, name))
+
+
+def put(document, path, value):
+    """Return a document with another value in a place."""
+    if not path:
+        return value
+    changed = copy.copy(document)
+    changed[path[0]] = put(document[path[0]], path[1:], value)
+    return changed
+
+
+def test_anything_else_in_any_place_of_the_document_is_refused(tmp_path):
+    """The file of weights says the same network: only what is wrong with the value is found."""
+    agent, folder = Agent.new("bimpala-small", channels=4, features=8), tmp_path / "agent"
+    agent.with_layer("dense", BilinearLinear(256, 8, hidden_features=3)).save(folder)
+    file, document = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    weights, free = load_file(file), {("made",): dict, ("edits",): list, ("edits", 0): str}
+    tried = [
+        (path, bad)
+        for path in places(document)
+        for bad in BAD
+        if path != ("made", "seed")
+        and not isinstance(bad, free.get(path, ()))
+        and (path[-1], bad) != ("bias", 0)  # as good as false
+    ]
+    assert len(tried) > 280
+    for path, bad in tried:
+        changed = put(document, path, bad)
+        network = json.dumps(changed["network"], sort_keys=True)
+        save_file(weights, file, metadata={"network": network})
+        if path[0] != "weights":
+            found = hashlib.sha256(file.read_bytes()).hexdigest()
+            changed = put(changed, ("weights", "sha256"), found)
+        (folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(CheckpointError):
+            agents.load(folder, device="cpu")
+    save_file(weights, file, metadata={"network": json.dumps(document["network"], sort_keys=True)})
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == document["weights"]["sha256"]
+    (folder / "config.json").write_text(json.dumps(document))
+    assert agents.load(folder).layer_names[-2:] == ["action_net", "value_net"]
 
 
 @pytest.mark.parametrize(("corrupt", "reason"), CORRUPTIONS.values(), ids=CORRUPTIONS)

@@ -84,5 +84,6 @@ def test_agents_without_a_bilinear_head_are_refused(agent):
         policy_form(relu, 0)
     with pytest.raises(ValueError, match="flattened before the last layer, got dense"):
         trunk_shape(relu)
-    with pytest.raises(ValueError, match="from 0 to 14, got \\[15\\]"):
-        policy_form(agent, 15)
+    for actions in (15, -1, 1.5, True, None, "x", [0.0], []):
+        with pytest.raises(ValueError, match="different outputs from 0 to 14, got"):
+            policy_form(agent, actions)

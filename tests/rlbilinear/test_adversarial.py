@@ -59,7 +59,7 @@ def test_bad_input_is_refused():
     form = BilinearLinear(6, 1).quadratic_form(torch.ones(1))
     with pytest.raises(ValueError, match="no form"):
         quadratic_masks([])
-    with pytest.raises(ValueError, match="at least one eigenvector"):
+    with pytest.raises(ValueError, match="per_class must be a whole number, 1 or more; got 0"):
         quadratic_masks([form], 0)
     with pytest.raises(ValueError, match=r"embedding \(6, inputs\)"):
         quadratic_masks([form], embedding=torch.zeros(5, 9))

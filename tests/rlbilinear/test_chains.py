@@ -153,7 +153,7 @@ def test_what_cannot_be_followed_is_refused():
         chain(BilinearStack([BilinearConv2d(2, 2, 3)]), torch.ones(2), filters=0)
     with pytest.raises(ValueError, match="the direction is zero"):
         chain(BilinearStack([BilinearConv2d(2, 2, 3)]), torch.zeros(2))
-    with pytest.raises(ValueError, match="patterns >= 1"):
+    with pytest.raises(ValueError, match="patterns must be a whole number, 1 or more; got 0"):
         chain(residual_stack(), torch.ones(3), patterns=0)
     with pytest.raises(ValueError, match=r"direction of shape \(3,\)"):
         chain(residual_stack(), torch.ones(4))

@@ -69,7 +69,7 @@ def test_weight_decay_shrinks_the_weights():
 
 
 def test_bad_input_and_divergence_are_said():
-    with pytest.raises(ValueError, match="positive inputs"):
+    with pytest.raises(ValueError, match="classes must be a whole number, 1 or more; got 0"):
         BilinearClassifier(9, 0)
     x, y = patterns(10, 0)
     with pytest.raises(ValueError, match="as many labels as images"):

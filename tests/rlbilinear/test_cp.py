@@ -101,7 +101,7 @@ def test_a_convolution_is_fitted_on_its_patches():
 
 def test_bad_input_is_refused():
     tensor = BilinearTensor.of(seeded(6, 3))
-    with pytest.raises(ValueError, match="positive rank"):
+    with pytest.raises(ValueError, match="rank must be a whole number, 1 or more; got 0"):
         fit_cp(tensor, 0)
     with pytest.raises(ValueError, match="zero"):
         fit_cp(tensor.with_outputs(torch.zeros(2, 3)), 1)

@@ -215,7 +215,7 @@ def test_sweep_draws_intervals_beside_the_whole_agent(tmp_path):
 def test_nothing_to_draw_is_refused(found):
     with pytest.raises(ValueError, match="not all zero"):
         spectrum(torch.zeros(0))
-    with pytest.raises(ValueError, match="k 0"):
+    with pytest.raises(ValueError, match="k must be a whole number, 1 or more; got 0"):
         filter_strip(found, k=0)
     with pytest.raises(ValueError, match="0 components"):
         channel_spatial(channel_spatial_svd(torch.zeros(2, 3, 3)))

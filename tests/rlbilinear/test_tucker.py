@@ -63,5 +63,5 @@ def test_it_beats_every_direction_tried_and_its_own_start():
 
 
 def test_no_direction_is_refused():
-    with pytest.raises(ValueError, match="k >= 1"):
+    with pytest.raises(ValueError, match="k must be a whole number, 1 or more"):
         tucker2(BilinearTensor.of(BilinearLinear(4, 2)), 0)

@@ -21,22 +21,15 @@ CHANNELS = 6
 HEADS = ["action_net", "value_net"]
 
 
-def to_double(module, inputs):
-    return (inputs[0].double(),)
-
-
 def make(dtype):
-    """A small agent whose branches and logits all matter; in float64 its observations are too."""
+    """A small agent whose branches and logits all matter."""
     small = Agent.new("bimpala-compact", seed=1, channels=CHANNELS, blocks=(2, 1), features=12)
     torch.manual_seed(0)
     small = small.with_layer("action_net", torch.nn.Linear(12, 15))
     with torch.no_grad():
         for block in ("block1", "block2", "block3"):
             small.layer(f"{block}.bilinear").left.weight.mul_(5)
-    if dtype == torch.float64:
-        small.policy.double()
-        small.policy.features_extractor.register_forward_pre_hook(to_double)
-    return small
+    return small.double() if dtype == torch.float64 else small
 
 
 @pytest.fixture(scope="module", params=[(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
@@ -256,11 +249,26 @@ def test_bad_input_is_refused(direction):
         scale_writer(agent, "pool1", direction, {0: 0.0})
     with pytest.raises(ValueError, match="rank is"):
         scale_writer(agent, "block1", direction, {500: 0.0})
-    with pytest.raises(ValueError, match="expected a mean"):
+    with pytest.raises(ValueError, match="expected a finite mean"):
         only_direction(agent, "pool1", direction, torch.zeros(5, 16, 16))
-    with pytest.raises(ValueError, match=r"expected a mean.* 6 channels, got shape \(6,\)"):
+    with pytest.raises(ValueError, match=r"expected a finite mean.* 6 channels, got shape \(6,\)"):
         scale_about_mean(agent, "pool1", direction, 0.0, torch.zeros(6))
     with pytest.raises(ValueError, match="unknown layer 'pool7'; choose from stem"):
         scale_about_mean(agent, "pool7", direction, 0.0, torch.zeros(6, 16, 16))
+    with pytest.raises(ValueError, match="expected a finite mean"):
+        only_direction(agent, "pool1", direction, torch.full((6, 16, 16), torch.nan))
     with pytest.raises(ValueError, match="does not fit pool1"):
         steer(agent, "pool1", torch.zeros(CHANNELS, 4, 4))
+    for ask in (remove_direction, project_reader):
+        for wrong in (None, "x", {}, object(), 3, torch.zeros(1, 1, 6)):
+            with pytest.raises(ValueError, match="expected"):
+                ask(agent, "block1", wrong)
+        for factor in (None, "x", torch.nan, [0.0, 1.0]):
+            with pytest.raises(ValueError, match="factor must be a finite number"):
+                ask(agent, "block1", direction, factor)
+    for bias in (None, "x", torch.full((CHANNELS, 16, 16), torch.inf)):
+        with pytest.raises(ValueError, match=r"expected numbers for a bias|finite numbers"):
+            steer(agent, "pool1", bias)
+    for factors in (None, {0: None}, {"a": 0.0}):
+        with pytest.raises(ValueError, match=r"expected|finite number"):
+            scale_writer(agent, "block1", direction, factors)

@@ -98,9 +98,10 @@ def evaluate(
             f"expected an Agent or a function from observations to logits, got {agent!r}"
         )
     policy: Policy = agent.logits if isinstance(agent, Agent) else agent
-    game = game or (agent.config.game if isinstance(agent, Agent) else None)
     if game is None:
-        raise ValueError("a policy that is no Agent needs game=")
+        if not isinstance(agent, Agent):
+            raise ValueError("a policy that is no Agent needs game=")
+        game = agent.config.game
     check_game(game)
     check_mode(game, mode)
     for name, value, least in (("seed", seed, 0), ("episodes", episodes, 1), ("chunk", chunk, 1)):

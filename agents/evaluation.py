@@ -113,9 +113,10 @@ def evaluate(
         policy = agent.logits if not_finite == "raise" else partial(_logits_or_nan, agent)
     else:
         policy = agent
-    game = game or (agent.config.game if isinstance(agent, Agent) else None)
     if game is None:
-        raise ValueError("a policy that is no Agent needs game=")
+        if not isinstance(agent, Agent):
+            raise ValueError("a policy that is no Agent needs game=")
+        game = agent.config.game
     check_game(game)
     check_mode(game, mode)
     for name, value, least in (("seed", seed, 0), ("episodes", episodes, 1), ("chunk", chunk, 1)):

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 
 from rlbilinear.envs.argument_names import takes_procgen_names
 from rlbilinear.envs.episodes import Ended, Episodes
-from rlbilinear.envs.games import FRAMES_PER_SECOND, GAMES, NUM_ACTIONS, NUM_LEVELS
+from rlbilinear.envs.games import FRAMES_PER_SECOND, GAMES, NUM_ACTIONS, NUM_LEVELS, is_whole
 from rlbilinear.envs.schedule import Order, Playable
 
 _OBSERVATIONS = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -225,7 +225,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         Raises:
             ValueError: a list of seeds, or a reset of some environments only.
         """
-        if not (seed is None or isinstance(seed, int | np.integer)):
+        if not (seed is None or is_whole(seed)):
             raise ValueError(f"one seed is for all environments, an int; got {seed!r}")
         if options and "reset_mask" in options:
             raise ValueError("environments reset themselves when an episode ends: no reset_mask")

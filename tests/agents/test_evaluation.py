@@ -240,3 +240,6 @@ def test_bad_arguments_are_refused():
         evaluate(uniform_actions, [1])
     with pytest.raises(ValueError, match=r"unknown game 'mazes'.*maze"):
         evaluate(uniform_actions, [1], game="mazes")
+    for wrong in ("", 5, ["maze"]):
+        with pytest.raises(ValueError, match="unknown game"):
+            evaluate(Agent.new("impala-compact", game="leaper"), [1], game=wrong)

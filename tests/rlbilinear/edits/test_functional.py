@@ -246,7 +246,9 @@ def test_bad_edits_are_refused():
         keep_eigenfilters(layer, u, 5)
     with pytest.raises(ValueError, match="keep must be a whole number, 0 or more; got -1"):
         keep_eigenfilters(layer, u, -1)
-    with pytest.raises(ValueError, match="the factor of eigenfilter 0 must be a finite number, got nan"):
+    with pytest.raises(
+        ValueError, match="the factor of eigenfilter 0 must be a finite number, got nan"
+    ):
         scale_eigenfilters(layer, u, {0: float("nan")})
     with pytest.raises(ValueError, match="not zero"):
         scale_eigenfilters(layer, 0 * u, {})

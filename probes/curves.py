@@ -1,4 +1,4 @@
-"""Drawing tables of scores: against the number of channels, by condition.
+"""Drawing tables of scores: against the number of channels, by condition, by channel.
 
 As in `rlbilinear.probes.figures`, every function takes a table whose columns its docstring names.
 """
@@ -114,5 +114,52 @@ def decision_points(
     axes.set(xlabel="probability of the first move, 95% interval over levels", xlim=(-0.02, 1.02))
     axes.grid(axis="x", alpha=0.3)
     legend_below(figure, [axes])
+    figure.suptitle(title)
+    return figure
+
+
+@rc_context(STYLE)
+def attribution_points(
+    table: pd.DataFrame,
+    *,
+    most: int = 8,
+    unit: str = "log odds of the likeliest move",
+    title: str = "What each channel adds to what the agent does",
+) -> Figure:
+    """Draw the channels of each layer to which most is attributed, one panel a layer.
+
+    Args:
+        table: from `rlbilinear.probes.attribution.attribution_table`: columns ``layer``,
+            ``channel``, ``attribution``, ``low``, ``high``, ``size``, ``change``.
+        most: channels drawn of each layer, those of the largest size.
+        unit: of what is attributed.
+        title: what is seen.
+
+    Raises:
+        ValueError: a column is missing, or there are no rows.
+    """
+    check_table(table, "layer", "channel", "attribution", "low", "high", "size", "change")
+    layers = dict(list(table.groupby("layer", sort=False)))
+    columns = min(len(layers), 3)
+    rows = -(-len(layers) // columns)
+    figure = Figure(figsize=(WIDTH, 1.0 + rows * (1.0 + 0.25 * most)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, (layer, group) in zip(panels, layers.items(), strict=False):
+        shown = group.sort_values("size", ascending=False, kind="stable").head(most)
+        y = range(len(shown))
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.hlines(y, shown["low"], shown["high"], color=COLOURS[0])
+        axes.plot(shown["attribution"], y, "o", color=COLOURS[0])
+        axes.set_yticks(y, [f"{channel}" for channel in shown["channel"]])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        part = shown["attribution"].sum()
+        axes.set_title(
+            f"{layer}: these add {part:.2f} of {group['change'].iloc[0]:.2f}", fontsize=11
+        )
+        axes.grid(axis="x", alpha=0.3)
+    for axes in panels[len(layers) :]:
+        axes.remove()
+    panels[0].set_ylabel("channel")
+    figure.supxlabel(f"{unit}, mean over states, 95% interval over levels", fontsize=11)
     figure.suptitle(title)
     return figure

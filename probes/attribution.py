@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlbilinear.agents import Agent
-from rlbilinear.agents.checkpoint import Observations
+from rlbilinear.agents.agent import Observations
 from rlbilinear.envs import ACTIONS_OF_MOVE, Move, observe
 from rlbilinear.probes.dataset import ActivationDataset
 from rlbilinear.statistics import bootstrap_interval

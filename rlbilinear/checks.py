@@ -32,7 +32,7 @@ def check_pair(least: int = 1, **sizes: object) -> None:
     """Raise a ValueError that names the first that is neither a whole number nor two of them."""
     for name, size in sizes.items():
         two = size if isinstance(size, tuple | list) and len(size) == 2 else (size,)
-        if not all(is_whole(number) and int(number) >= least for number in two):
+        if not all(is_whole(number) and number >= least for number in two):  # type: ignore[operator]
             raise ValueError(
                 f"{name} must be a whole number or a pair of them, {least} or more; got {size!r}"
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.finite import broken_rows, likeliest
+from rlbilinear.checks import likeliest, undecided
 from rlbilinear.envs import (
     ACTIONS_OF_MOVE,
     NUM_ACTIONS,
@@ -260,20 +260,22 @@ def _play(
     actions = np.zeros(env.num_envs, np.int64)
     playing = list(range(len(episodes)))
     while playing:
-        scores = policy(observations[playing]).cpu().numpy()
+        scores = policy(observations[playing]).cpu()
         if scores.shape != (len(playing), NUM_ACTIONS):
-            raise ValueError(f"expected scores of {NUM_ACTIONS} actions, got shape {scores.shape}")
+            shape = tuple(scores.shape)
+            raise ValueError(f"expected scores of {NUM_ACTIONS} actions, got shape {shape}")
         if count_broken:
-            broken = broken_rows(scores)
-            for index in np.array(playing)[broken]:
+            broken = undecided(scores)
+            for index in np.array(playing)[broken.numpy()]:
                 episodes[index].broken = True
             bar.update(int(broken.sum()))
             scores, playing = scores[~broken], [i for i in playing if not episodes[i].broken]
             if not playing:
                 break
         if not greedy:
-            scores = scores + np.stack([noise[i].gumbel(size=NUM_ACTIONS) for i in playing])
-        actions[playing] = likeliest(scores)
+            drawn = np.stack([noise[i].gumbel(size=NUM_ACTIONS) for i in playing])
+            scores = scores + torch.from_numpy(drawn)
+        actions[playing] = likeliest(scores).numpy()
         shown, rewards, dones, infos = env.step(actions)
         observations = np.asarray(shown)
         for index in playing:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import start_levels
-from rlbilinear.agents.finite import likeliest
 from rlbilinear.agents.network import HEADS
+from rlbilinear.checks import likeliest
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
@@ -109,8 +110,9 @@ def _one_below_the_other(rows: Sequence[videos.Frames]) -> videos.Frames:
 def _think(agent: Agent, observations: np.ndarray, noise: list[np.random.Generator]) -> Thought:
     outputs = agent.activations(observations, HEADS)
     logits, values = (outputs[head].cpu() for head in HEADS)
-    sampled = logits.numpy() + np.stack([own.gumbel(size=NUM_ACTIONS) for own in noise])
-    return Thought(logits.softmax(1).numpy(), likeliest(sampled), values.squeeze(1).numpy())
+    drawn = np.stack([own.gumbel(size=NUM_ACTIONS) for own in noise])
+    actions = likeliest(logits + torch.from_numpy(drawn)).numpy()
+    return Thought(logits.softmax(1).numpy(), actions, values.squeeze(1).numpy())
 
 
 def _with_strips(own: videos.Film, thoughts: Sequence[Thought], episode: int) -> videos.Film:

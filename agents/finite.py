@@ -1,41 +1,16 @@
 """Numbers that are not finite: found before they become an action or a score.
 
 A bilinear agent is a polynomial of high degree. On images unlike those it learned from it may leave
-the range of float32: infinity, then NaN, and ``argmax`` of NaN is action 0.
+the range of float32: infinity, then NaN, of which ``argmax`` would make an action.
 """
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlbilinear.agents.network import BODY, HEADS, layer_name, not_finite
 from rlbilinear.agents.policy import AgentPolicy
-
-
-def broken_rows(scores: Float[np.ndarray, "n actions"]) -> Bool[np.ndarray, "n"]:
-    """Say which rows name no action: one with NaN or infinity, or minus infinity for all.
-
-    Minus infinity is how a policy says never.
-    """
-    return np.isnan(scores).any(1) | (scores == np.inf).any(1) | (scores == -np.inf).all(1)
-
-
-def likeliest(scores: Float[np.ndarray, "n actions"]) -> Int[np.ndarray, "n"]:
-    """Return the action of the largest score in each row.
-
-    Raises:
-        FloatingPointError: rows that name none, see `broken_rows`.
-    """
-    broken = broken_rows(scores)
-    if broken.any():
-        raise FloatingPointError(
-            f"action scores are not finite in {broken.sum()} of {len(scores)} rows "
-            f"(the first is row {broken.argmax()}): no action can be chosen"
-        )
-    return scores.argmax(1)
 
 
 def first_not_finite(policy: AgentPolicy, forward: Callable[[], object]) -> str:

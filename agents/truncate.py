@@ -207,10 +207,12 @@ def sweep(
         progress: show a bar.
 
     Returns:
-        A row for each k, the whole agent last (``k`` is "all"): the mean ``return``, ``success``,
-        ``solved`` (mazes) and ``steps``, each with its 95 % interval by level in ``_low`` and
-        ``_high``; and with observations ``kl`` (of the truncated from the whole policy, in nats)
-        and ``agreement`` (how often the likeliest effect is the same).
+        A row for each k, the whole agent last (``k`` is "all"): ``not_finite``, the share of
+        episodes that ended, without success, where the agent's logits were not finite; the mean
+        ``return``, ``success``, ``solved`` (mazes) and ``steps``, each with its 95 % interval by
+        level in ``_low`` and ``_high``; and with observations ``kl`` (of the truncated from the
+        whole policy, in nats) and ``agreement`` (how often the likeliest effect is the same), NaN
+        if the truncated agent's logits are not all finite.
 
     Raises:
         ValueError: as `truncate` and `rlbilinear.agents.evaluation.evaluate`.
@@ -219,8 +221,8 @@ def sweep(
     groups = [tuple(group) for group in groups]
     rows = []
     for k, each in tqdm((agents | {"all": agent}).items(), desc="truncated", disable=not progress):
-        played = evaluate(each, levels, mode=mode, seed=seed, progress=False)
-        row: dict[str, int | str | float] = {"k": k}
+        played = evaluate(each, levels, mode=mode, seed=seed, progress=False, not_finite="count")
+        row: dict[str, int | str | float] = {"k": k, "not_finite": played["not_finite"].mean()}
         for metric, found in summary(played, seed=seed).iterrows():
             row |= {str(metric): found["mean"]}
             row |= {f"{metric}_{end}": found[end] for end in ("low", "high")}
@@ -339,9 +341,11 @@ def _compared(
 ) -> dict[str, float]:
     """Compare two policies by what their actions do: KL from the agent's, and the likeliest."""
     effects = [[*group] for group in groups]
+    whole, truncated = agent.logits(observations), other.logits(observations, check_finite=False)
+    if not truncated.isfinite().all():
+        return {"kl": float("nan"), "agreement": float("nan")}
     ours, theirs = (
-        grouped(each.logits(observations).double().log_softmax(1), effects)
-        for each in (agent, other)
+        grouped(logits.double().log_softmax(1), effects) for logits in (whole, truncated)
     )
     return {
         "kl": float(kl_divergence(ours, theirs).mean()),

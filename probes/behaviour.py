@@ -280,7 +280,9 @@ def paired_rollouts(
 
     Returns:
         The rows of `agents.evaluation.evaluate`, one for each level and agent, with a column
-        ``agent`` first: ``level``, ``return``, ``steps``, ``success``, ``shortest``, ``solved``.
+        ``agent`` first: ``level``, ``return``, ``steps``, ``success``, ``shortest``, ``solved``,
+        and ``not_finite``, whether the episode ended, without success, where the agent's logits
+        were not finite.
 
     Raises:
         ValueError: no agent, or levels that `evaluate` refuses.
@@ -291,7 +293,15 @@ def paired_rollouts(
     tables = []
     for name, given in agents.items():
         agent = as_agent(given)
-        played = evaluate(agent, seeds, mode=mode, greedy=greedy, seed=seed, progress=progress)
+        played = evaluate(
+            agent,
+            seeds,
+            mode=mode,
+            greedy=greedy,
+            seed=seed,
+            progress=progress,
+            not_finite="count",
+        )
         played.insert(0, "agent", name)
         tables.append(played)
     return pd.concat(tables, ignore_index=True)

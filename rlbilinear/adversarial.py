@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlbilinear.checks import check_whole
+from rlbilinear.checks import check_whole, likeliest
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
 
@@ -161,6 +161,7 @@ def attack_curve(
 
     Raises:
         ValueError: the mask does not fit the images, or is zero.
+        FloatingPointError: logits that are not finite.
     """
     if mask.shape != images.shape[1:] or not mask.norm() > 0:
         raise ValueError(
@@ -175,14 +176,15 @@ def attack_curve(
     noisy: list[Tensor] = []
     with torch.no_grad():
         for size in sizes:
-            chosen = predict(images + size * unit).argmax(1)
+            chosen = likeliest(predict(images + size * unit))
             masked.append((chosen == labels).double().mean())
             towards.append((chosen[others] == class_index).double().mean())
             accuracies = []
             for _ in range(repeats):
                 noise = torch.randn(images.shape, generator=generator).to(images)
                 noise *= abs(size) / noise.norm(dim=1, keepdim=True)
-                accuracies.append((predict(images + noise).argmax(1) == labels).double().mean())
+                right = likeliest(predict(images + noise)) == labels
+                accuracies.append(right.double().mean())
             noisy.append(torch.stack(accuracies))
     return AttackCurve(
         torch.tensor(sizes, dtype=torch.float64),

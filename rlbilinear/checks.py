@@ -1,9 +1,10 @@
-"""Checks of arguments: what was given and what is accepted, in one sentence."""
+"""Checks of arguments and of scores: what was given and what is accepted, in one sentence."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -62,3 +63,27 @@ def as_numbers(given: object, what: str) -> Tensor:
         return torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"expected numbers for {what}, got {given!r}") from error
+
+
+def undecided(scores: Float[Tensor, "n choices"]) -> Bool[Tensor, "n"]:
+    """Say which rows name no choice: one with NaN or infinity, or minus infinity for all.
+
+    Minus infinity for some is how a row says never. ``argmax`` would call NaN the largest, and all
+    that is infinite the first.
+    """
+    return scores.isnan().any(1) | (scores == torch.inf).any(1) | (scores == -torch.inf).all(1)
+
+
+def likeliest(scores: Float[Tensor, "n choices"]) -> Int[Tensor, "n"]:
+    """Return the choice of the largest score in each row.
+
+    Raises:
+        FloatingPointError: rows that name none, see `undecided`.
+    """
+    broken = undecided(scores)
+    if broken.any():
+        raise FloatingPointError(
+            f"scores are not finite in {int(broken.sum())} of {len(scores)} rows "
+            f"(the first is row {int(broken.int().argmax())}): the largest cannot be chosen"
+        )
+    return scores.argmax(1)

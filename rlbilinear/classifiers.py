@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlbilinear.checks import check_whole
+from rlbilinear.checks import check_whole, likeliest
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
@@ -204,6 +204,10 @@ def train_classifier(
 def accuracy(
     predict: Callable[[Tensor], Tensor], images: Float[Tensor, "n inputs"], labels: Tensor
 ) -> float:
-    """Return the share of images whose largest logit is the label's."""
+    """Return the share of images whose largest logit is the label's.
+
+    Raises:
+        FloatingPointError: logits that are not finite: the largest would be none of them.
+    """
     with torch.no_grad():
-        return (predict(images).argmax(1) == labels).double().mean().item()
+        return (likeliest(predict(images)) == labels).double().mean().item()

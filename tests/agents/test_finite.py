@@ -8,7 +8,6 @@ from torch import nn
 from rlbilinear.agents import Agent, load
 from rlbilinear.agents.evaluation import evaluate, uniform_moves
 from rlbilinear.agents.filming import film
-from rlbilinear.agents.finite import broken_rows, likeliest
 from rlbilinear.envs import ProcgenVecEnv
 
 NAN, INF = float("nan"), float("inf")
@@ -36,18 +35,6 @@ def broken():
     with torch.no_grad():
         agent.layer("block2.bilinear.left").weight[0, 0, 0, 0] = NAN
     return agent
-
-
-def test_rows_that_name_an_action():
-    rows = np.zeros((6, 15))
-    rows[1, 3] = NAN
-    rows[2, 4] = INF
-    rows[3, 5:] = -INF
-    rows[4] = -INF
-    assert broken_rows(rows).tolist() == [False, True, True, False, True, False]
-    assert likeliest(rows[[0, 3, 5]]).tolist() == [0, 0, 0]
-    with pytest.raises(FloatingPointError, match=r"in 3 of 6 rows \(the first is row 1\)"):
-        likeliest(rows)
 
 
 def test_an_agent_out_of_its_range_names_the_first_layer(agent, mazes):
@@ -147,7 +134,7 @@ def test_only_the_episodes_that_leave_the_range_are_counted():
     kept = ~counted["not_finite"]
     assert whole[kept].equals(counted[kept])
     assert not counted["success"][~kept].any()
-    with pytest.raises(FloatingPointError, match="no action can be chosen"):
+    with pytest.raises(FloatingPointError, match="the largest cannot be chosen"):
         evaluate(policy, range(8), game="maze", progress=False)
 
 

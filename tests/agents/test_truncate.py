@@ -1,5 +1,6 @@
 """Truncated agents against the truncated forms themselves."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -136,6 +137,24 @@ def test_a_sweep_ends_with_the_whole_agent():
     assert table["kl"].iloc[-1] == 0 and table["agreement"].iloc[-1] == 1
     assert table["kl"].iloc[0] > table["kl"].iloc[1] > 0
     assert {"success", "success_high", "solved", "steps"} <= {*table.columns}
+
+
+def test_a_truncated_agent_out_of_its_range_is_counted():
+    agent = load("maze-bimpala-compact", device="cpu")
+
+    def broken(k):
+        """Its dense layer's products are beyond float32."""
+        dense = copy.deepcopy(agent.layer("dense"))
+        with torch.no_grad():
+            dense.left.weight.mul_(1e20)
+            dense.right.weight.mul_(1e20)
+        return agent.with_layer("dense", dense)
+
+    table = sweep(agent, broken, [4], [3], observations=OBSERVATIONS, progress=False)
+    assert table["not_finite"].tolist() == [1.0, 0.0]
+    assert table["success"].iloc[0] == 0
+    assert table[["kl", "agreement"]].iloc[0].isna().all()
+    assert table[["kl", "agreement"]].iloc[1].tolist() == [0.0, 1.0]
 
 
 def test_bad_truncations_are_refused():

@@ -14,6 +14,7 @@ from rlbilinear import (
     keep_eigenfilters,
     scale_eigenfilters,
 )
+from rlbilinear.adversarial import attack_curve
 from rlbilinear.checks import (
     as_numbers,
     check_finite,
@@ -21,7 +22,10 @@ from rlbilinear.checks import (
     check_whole,
     check_whole_each,
     is_whole,
+    likeliest,
+    undecided,
 )
+from rlbilinear.classifiers import accuracy
 from rlbilinear.composition import group_directions
 from rlbilinear.edits.functional import (
     add_bias_map,
@@ -114,9 +118,9 @@ def test_a_direction_that_is_none_is_refused(ask):
 
 @pytest.mark.parametrize("ask", COUNTS.values(), ids=COUNTS)
 def test_a_count_that_is_none_is_refused(ask):
-    """Some take indices too, of which none may be given, and None as all."""
-    for count in (value for value in NOT_WHOLE if np.ndim(value) == 0 and value is not None):
-        if count != {}:
+    """Some take several indices too, and None as all."""
+    for count in NOT_WHOLE:
+        if np.ndim(count) == 0 and count is not None and not isinstance(count, dict):
             with pytest.raises(ValueError, match=r"whole number|indices|components"):
                 ask(count)
     ask(2)
@@ -155,3 +159,29 @@ def test_what_is_no_tensor_or_module_is_refused():
     with pytest.raises(TypeError, match="expected a module, got None"):
         add_bias_map(None, U)
     assert isinstance(add_bias_map(nn.Identity(), [1.0, 2.0])(torch.zeros(1, 2)), torch.Tensor)
+
+
+def test_rows_that_name_a_choice():
+    rows = torch.zeros(7, 15)
+    rows[1, 3] = NAN
+    rows[2, 4] = torch.inf
+    rows[3, :5] = -torch.inf
+    rows[4] = -torch.inf
+    rows[6, 14] = 1.0
+    assert undecided(rows).tolist() == [False, True, True, False, True, False, False]
+    assert likeliest(rows[[0, 3, 5, 6]]).tolist() == [0, 5, 0, 14]
+    with pytest.raises(FloatingPointError, match=r"in 3 of 7 rows \(the first is row 1\)"):
+        likeliest(rows)
+
+
+def test_what_is_not_finite_is_no_right_answer():
+    """``argmax`` would take NaN for class 0, which is the label."""
+    images, labels = torch.rand(3, 4), torch.zeros(3, dtype=torch.long)
+
+    def broken(x):
+        return torch.full((len(x), 2), NAN)
+
+    with pytest.raises(FloatingPointError, match="in 3 of 3 rows"):
+        accuracy(broken, images, labels)
+    with pytest.raises(FloatingPointError, match="in 3 of 3 rows"):
+        attack_curve(broken, images, labels, torch.ones(4), 0, [0.0])

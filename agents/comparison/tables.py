@@ -153,7 +153,8 @@ def _state(entry: Entry, frames: int, different: Mapping[Entry, str]) -> tuple[s
     if entry in different:
         return DIFFERENT, different[entry]
     if entry.run.trained_frames < frames:
-        return SHORT, f"{entry.run.frames:,} of {frames:,} frames"
+        done = entry.run.frames
+        return SHORT, f"{done:,} of {frames:,} frames" if done < frames else "no trained agent yet"
     return FINISHED, ""
 
 

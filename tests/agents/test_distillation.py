@@ -317,7 +317,7 @@ def test_a_damaged_training_state_is_refused(tmp_path):
         ({"mode": "extreme"}, r"'extreme'.*easy, hard, memory"),
         ({"architecture": "resnet"}, r"'resnet'.*bimpala-compact"),
         ({"device": "abacus"}, r"'abacus'.*auto, cpu, cuda"),
-        ({"frames": 7}, r"frames must be at least one batch, 8: 7"),
+        ({"frames": 7}, "frames must be at least one batch, 8, got 7"),
         ({"frames": 0}, "frames"),
         ({"batch": 0}, "batch must be positive, got 0"),
         ({"groups": 0}, "groups must be positive"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from rlbilinear import agents
 from rlbilinear.agents.evaluation import evaluate
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.ppo import train
+from rlbilinear.agents.run import Run
 from rlbilinear.agents.scores import score_range
 from rlbilinear.envs import EVALUATION
 
@@ -113,7 +115,8 @@ def test_scores_are_those_of_the_final_agents(results):
     assert (counts["evaluation"] == 2).all() and (counts["final agent"] == 2).all()
     runs = pd.read_csv(results / "report" / "runs.csv")
     parameters = sum(weight.numel() for weight in agent.policy.parameters())
-    assert (runs.parameters == parameters).all() and runs.finished.all() and (runs.hours > 0).all()
+    assert (runs.parameters == parameters).all() and (runs.state == "finished").all()
+    assert (runs.hours > 0).all()
 
 
 def test_the_gap_is_training_minus_held_out(results):
@@ -157,11 +160,85 @@ def test_what_a_record_says_of_a_run_stands(results, compare, tmp_path, capsys, 
     file.write_text(json.dumps(record))
     compare(out, "--report-only", "--device=cpu")
     said = capsys.readouterr().out
-    assert f"value_coefficient: {TINY} 0.25 and 0.5, {TINY},learning_rate=1e-3 0.25" in said
-    assert f"clip_range_vf: {TINY} 0.2 and None, " in said
+    assert "3 of 4 runs finished" in said
+    assert (
+        f"made differently: fruitbot {TINY} seed 1 "
+        "(clip_range_vf is 0.2, not None; value_coefficient is 0.5, not 0.25)"
+    ) in said
     matrix = ("--games=fruitbot", f"--architectures={TINY}", "--seeds=1")
     said = ends(2, compare, out, *matrix, "--no-ray", *SHARED)
     assert "run: clip_range_vf was 0.2, is None; value_coef" in said
+
+
+def report_of(compare, out, capsys):
+    """Return the text and the tables of a new report on what is in a folder."""
+    compare(out, "--report-only", "--device=cpu")
+    tables = {file.stem: pd.read_csv(file) for file in (out / "report").glob("*.csv")}
+    return capsys.readouterr().out, tables
+
+
+def test_runs_that_are_missing_or_of_other_code_are_named_and_left_out(
+    results, compare, tmp_path, capsys
+):
+    out, other = tmp_path / "runs", f"{TINY},learning_rate=1e-3"
+    shutil.copytree(results, out)
+    shutil.rmtree(out / "fruitbot" / TINY / "seed1")
+    file = out / "fruitbot" / other / "seed1" / "options.json"
+    record = json.loads(file.read_text())
+    record["versions"]["rlbilinear"] = "0.0.1"
+    file.write_text(json.dumps(record))
+    said, tables = report_of(compare, out, capsys)
+    assert "1 game, 2 architectures, 2 seeds: 2 of 4 runs finished (64 frames)" in said
+    assert f"\n  missing: fruitbot {TINY} seed 1\n" in said
+    assert f"made differently: fruitbot {other} seed 1 (version of rlbilinear is '0.0.1'" in said
+    assert "leave these runs out" in said
+    states = tables["runs"].set_index(["architecture", "seed"])["state"].to_dict()
+    assert states == {
+        (TINY, 0): "finished",
+        (other, 0): "finished",
+        (TINY, 1): "missing",
+        (other, 1): "made differently",
+    }
+    assert set(tables["evaluations"]["seed"]) == {0}
+    assert (tables["summary"]["seeds"] == 1).all() and (tables["differences"]["seeds"] == 1).all()
+    before = pd.read_csv(results / "report" / "evaluations.csv")
+    kept = before[before["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(tables["evaluations"].reset_index(drop=True), kept)
+
+
+def test_short_runs_are_named_and_in_no_mean(results, compare, tmp_path, capsys):
+    out = tmp_path / "runs"
+    shutil.copytree(results, out)
+    short = Run(out / "fruitbot" / TINY / "seed1")
+    train(replace(short.options(), frames=32, progress=False), overwrite=True)
+    said, tables = report_of(compare, out, capsys)
+    assert f"short: fruitbot {TINY} seed 1 (32 of 64 frames)" in said
+    assert tables["summary"].set_index("architecture")["seeds"].to_dict()[TINY] == 1
+    means = EventAccumulator(str(out / "report" / "tensorboard" / "means" / TINY)).Reload()
+    rows = tables["evaluations"]
+    rows = rows[(rows.architecture == TINY) & (rows.measured == "evaluation")]
+    finished = rows[rows.seed == 0].set_index("frames")["return"].to_dict()
+    assert set(rows.seed) == {0, 1} and 64 in finished
+    shown = {e.step: e.value for e in means.Scalars("fruitbot/held_out_levels/return")}
+    assert shown == pytest.approx(finished)
+
+
+def test_of_two_ways_to_make_runs_the_more_frequent_counts(results, tmp_path):
+    from rlbilinear.agents.comparison.alike import made_differently
+    from rlbilinear.agents.comparison.matrix import Entry
+
+    entries = []
+    for seed, rate in enumerate((1e-4, 5e-4, 5e-4)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        record = json.loads((results / "fruitbot" / TINY / "seed0" / "options.json").read_text())
+        record["options"] |= {"seed": seed}
+        record["options"]["hyperparameters"] |= {"learning_rate": rate}
+        (folder / "options.json").write_text(json.dumps(record))
+        entries.append(Entry("fruitbot", TINY, seed, Run(folder).options()))
+    assert made_differently(entries) == {entries[0]: "learning_rate is 0.0001, not 0.0005"}
+    assert made_differently(entries[:2]) == {entries[1]: "learning_rate is 0.0005, not 0.0001"}
+    assert made_differently(entries[1:]) == {}
 
 
 def test_a_report_is_of_the_runs_asked_for(results):
@@ -261,7 +338,7 @@ def test_ray_gives_the_same_weights(results, compare, tmp_path, capsys):
 # Tables and words, of scores that are made up
 
 
-def collected(returns, levels=40, finished=True):
+def collected(returns, levels=40):
     """Pretend that runs of A and B in games had these final returns on held-out levels."""
     from rlbilinear.agents.comparison.tables import Collected
 
@@ -272,7 +349,14 @@ def collected(returns, levels=40, finished=True):
         for seed, value in enumerate(values):
             key = {"game": game, "architecture": architecture, "seed": seed}
             status.append(
-                {**key, "frames": 64, "finished": finished, "hours": 1.0, "parameters": 100}
+                {
+                    **key,
+                    "state": "finished",
+                    "why": "",
+                    "frames": 64,
+                    "hours": 1.0,
+                    "parameters": 100,
+                }
             )
             scores = {"training": value + 1, "held_out": value, "gap": 1.0}
             for measure, score in scores.items():
@@ -284,10 +368,14 @@ def collected(returns, levels=40, finished=True):
                 for level, extra in enumerate(noise - noise.mean()):
                     entry = {"levels": name, "mode": "easy", "level": level, "unplayable": False}
                     played.append({**key, **entry, "return": scores[name] + extra})
-    run = SimpleNamespace(architecture="A", options=TrainOptions(Path("run"), levels=200))
+    entry = SimpleNamespace(
+        architecture="A",
+        options=TrainOptions(Path("run"), levels=200),
+        run=SimpleNamespace(record=dict, identity=dict),
+    )
     evaluations = pd.DataFrame(columns=["game", "measured", "frames", "architecture", "return"])
     return Collected(
-        [run], 64, pd.DataFrame(status), evaluations, pd.DataFrame(rows), pd.DataFrame(played)
+        [entry], 64, pd.DataFrame(status), evaluations, pd.DataFrame(rows), pd.DataFrame(played)
     )
 
 

@@ -1,13 +1,15 @@
-"""Drawing tables of scores: against the number of channels, by condition, by channel.
+"""Drawing tables of scores: against the number of channels, by condition, channel and measure.
 
 As in `rlbilinear.probes.figures`, every function takes a table whose columns its docstring names.
 """
 
 import textwrap
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rlbilinear.probes.figures import COLOURS, CONTROL, STYLE, WIDTH, check_table, legend_below
 
@@ -161,5 +163,51 @@ def attribution_points(
         axes.remove()
     panels[0].set_ylabel("channel")
     figure.supxlabel(f"{unit}, mean over states, 95% interval over levels", fontsize=11)
+    figure.suptitle(title)
+    return figure
+
+
+@rc_context(STYLE)
+def coefficient_points(
+    table: pd.DataFrame,
+    *,
+    title: str = "What predicts the choice: alone, and beside the other measures",
+) -> Figure:
+    """Draw the coefficients of measures, alone and together, with how firm they are.
+
+    Args:
+        table: of a `rlbilinear.probes.regression.Regression`: columns ``measure``, ``alone`` and
+            ``coefficient`` with their intervals, ``vif``, ``same_sign``.
+        title: what is seen.
+
+    Raises:
+        ValueError: a column is missing, or there are no rows.
+    """
+    check_table(
+        table, "measure", "alone", "alone_low", "alone_high", "coefficient", "low", "high", "vif",
+        "same_sign",
+    )  # fmt: skip
+    figure = Figure(figsize=(WIDTH, 1.9 + 0.42 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=0.8)
+    y = np.arange(len(table))
+    for offset, colour, label, (value, low, high) in (
+        (-0.15, COLOURS[0], "alone", ("alone", "alone_low", "alone_high")),
+        (0.15, COLOURS[1], "beside the others", ("coefficient", "low", "high")),
+    ):
+        axes.hlines(y + offset, table[low], table[high], color=colour)
+        axes.plot(table[value], y + offset, "o", ms=5, color=colour, label=label)
+    for at, row in zip(y, table.itertuples(), strict=True):
+        text = f"VIF {row.vif:.3g}, sign kept {row.same_sign:.0%}"
+        axes.text(
+            1.01, at, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
+            color="#404040",
+        )  # fmt: skip
+    axes.set_yticks(y, [name.replace("_", " ") for name in table["measure"]])
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel("coefficient of the standardised measure, 95% interval over levels")
+    axes.grid(axis="x", alpha=0.3)
+    legend_below(figure, [axes])
     figure.suptitle(title)
     return figure

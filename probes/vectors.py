@@ -7,6 +7,7 @@ that of a path on to the world's top right corner; added, it drew the agent ther
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,59 @@ from rlbilinear.statistics import bootstrap_interval
 
 AS_IT_IS, NO_CHEESE = "as it is", "no cheese"
 """The maze, and the maze without its cheese: what a perfect cheese vector would give."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """Mazes with the mouse where the way to the cheese leaves the way to the top right corner.
+
+    Attributes:
+        levels: the level of each.
+        mazes: the mouse at the decision square.
+        to_cheese: the first move on the way to the cheese.
+        to_corner: the first move on the way to the corner.
+    """
+
+    levels: Int[np.ndarray, "n"]
+    mazes: tuple[Maze, ...]
+    to_cheese: Int[np.ndarray, "n"]
+    to_corner: Int[np.ndarray, "n"]
+
+    @classmethod
+    def of(cls, mazes: Mapping[int, Maze]) -> "Decisions":
+        """Put the mouse of each maze, by level, at its decision square.
+
+        Raises:
+            ValueError: a maze without exactly one cheese or without a decision square, by its
+                level.
+        """
+        placed = {level: maze.with_mouse(_square(level, maze)) for level, maze in mazes.items()}
+        return cls(
+            np.array([*placed]),
+            tuple(placed.values()),
+            _moves((maze, maze.cheese[0]) for maze in placed.values()),
+            _moves((maze, top_right(maze)) for maze in placed.values()),
+        )
+
+    def probabilities(
+        self, logits: Float[Tensor, "n actions"]
+    ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+        """Return the probability of the move to the cheese, and of that to the corner."""
+        moves, states = move_distribution(logits), np.arange(len(self.levels))
+        return moves[states, self.to_cheese], moves[states, self.to_corner]
+
+
+def _square(level: int, maze: Maze) -> Cell:
+    if len(maze.cheese) != 1:
+        raise ValueError(f"level {level} has {len(maze.cheese)} cheeses, expected one")
+    square = decision_square(maze)
+    if square is None:
+        raise ValueError(f"level {level} has no decision square; Constraints can ask for one")
+    return square
+
+
+def _moves(ways: Iterable[tuple[Maze, Cell]]) -> Int[np.ndarray, "n"]:
+    return np.array([expert_moves(maze, goal)[maze.mouse] for maze, goal in ways])
 
 
 def contrast_vectors(
@@ -80,9 +134,12 @@ def decision_table(
     """
     if len(mazes) < 2:
         raise ValueError(f"expected two or more mazes, got {len(mazes)}")
-    squares = {level: _square(level, maze) for level, maze in mazes.items()}
-    placed = {level: maze.with_mouse(squares[level]) for level, maze in mazes.items()}
-    seen, blank = observe(placed.values()), observe([m.with_cheese() for m in placed.values()])
+    decisions = Decisions.of(mazes)
+    for level, maze in mazes.items():
+        if top_right(maze) == Cell(maze.size - 1, maze.size - 1):
+            raise ValueError(f"level {level} reaches the world's top right corner already")
+    seen = observe(decisions.mazes)
+    blank = observe([maze.with_cheese() for maze in decisions.mazes])
     cheese = contrast_vectors(agent, layer, [cheese_pair(maze) for maze in mazes.values()])
     corner = contrast_vectors(agent, layer, [top_right_pair(maze) for maze in mazes.values()])
     noise = torch.randn(cheese.shape, generator=torch.Generator().manual_seed(seed)).to(cheese)
@@ -98,19 +155,20 @@ def decision_table(
     for name, vectors in added.items():
         change = Intervention(layer, Add(coefficient * vectors))
         logits[name] = logits_under(agent, seen, [change])
-    right = {
-        "towards_cheese": _moves(mazes, squares, [maze.cheese[0] for maze in mazes.values()]),
-        "towards_corner": _moves(mazes, squares, [top_right(maze) for maze in mazes.values()]),
-    }
-    states = np.arange(len(mazes))
     tables = []
     for name, of_actions in logits.items():
-        moves = move_distribution(of_actions)
-        table = pd.DataFrame({"level": list(mazes), "condition": name})
-        for column, wanted in right.items():
-            table[column] = moves[states, wanted]
-        table["elsewhere"] = 1 - table["towards_cheese"] - table["towards_corner"]
-        tables.append(table)
+        cheese_first, corner_first = decisions.probabilities(of_actions)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "level": decisions.levels,
+                    "condition": name,
+                    "towards_cheese": cheese_first,
+                    "towards_corner": corner_first,
+                    "elsewhere": 1 - cheese_first - corner_first,
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -140,28 +198,5 @@ def decision_summary(table: pd.DataFrame, *, seed: int = 0, resamples: int = 200
     return pd.DataFrame(rows)
 
 
-def _square(level: int, maze: Maze) -> Cell:
-    if len(maze.cheese) != 1:
-        raise ValueError(f"level {level} has {len(maze.cheese)} cheeses, expected one")
-    square = decision_square(maze)
-    if square is None:
-        raise ValueError(f"level {level} has no decision square; Constraints can ask for one")
-    if top_right(maze) == Cell(maze.size - 1, maze.size - 1):
-        raise ValueError(f"level {level} reaches the world's top right corner already")
-    return square
-
-
 def _unit(vectors: Float[Tensor, "n *output"]) -> Float[Tensor, "n flat"]:
     return torch.nn.functional.normalize(vectors.flatten(1))
-
-
-def _moves(
-    mazes: Mapping[int, Maze], squares: Mapping[int, Cell], goals: Iterable[Cell]
-) -> Int[np.ndarray, "n"]:
-    """Return the first move on the way from each maze's square to its goal."""
-    return np.array(
-        [
-            expert_moves(maze, goal)[squares[level]]
-            for (level, maze), goal in zip(mazes.items(), goals, strict=True)
-        ]
-    )

@@ -166,7 +166,7 @@ MAZE = World(
     "maze",
     sample,
     observe,
-    MOVE_OF_ACTION,
+    MOVE_OF_ACTION.copy(),  # writable, as PyTorch wants it
     {each.name: each for each in _CONCEPTS},
     samples={"wall": sample_open},
 )

@@ -33,6 +33,7 @@ from rlbilinear.probes.causal.data import (
     Examples,
     concept_data,
 )
+from rlbilinear.probes.causal.games import causal_concept, causal_concepts, game_data
 from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.concepts import (
     CONCEPTS,
@@ -113,6 +114,8 @@ __all__ = [
     "activations",
     "as_subject",
     "ask",
+    "causal_concept",
+    "causal_concepts",
     "cheese_maps",
     "cheese_position",
     "cheese_presence",
@@ -128,6 +131,7 @@ __all__ = [
     "finite_by_layer",
     "fit_probe",
     "follow",
+    "game_data",
     "interchange_summary",
     "interchange_table",
     "kl_divergence",

@@ -2,4 +2,5 @@
 
 `data`: what is asked about. `subspaces`: the directions put to the test, and their controls.
 `interventions`: what the policy does when they are edited. `protocol`: the claims, and the report.
+`games`: the concepts that come with the package; `maze`, `heist` and `coinrun` have them.
 """

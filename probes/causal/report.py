@@ -2,6 +2,7 @@
 
 data = ConceptData.split("goal", "class", examples, pairs)
 print(ask(model, data).table())
+print(ask("maze-bimpala-compact", "cheese").table())
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
 from rlbilinear.probes.causal.data import ConceptData
+from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
 from rlbilinear.probes.causal.protocol import RANKS, Answer, answer, candidate_layers, choose
 from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
@@ -44,25 +46,29 @@ MEANINGS = {
 
 def ask(
     policy: Policy | Subject,
-    data: ConceptData,
+    data: ConceptData | str,
     *,
     layer: str = "auto",
     rank: int | Literal["auto"] = "auto",
     controls: int = 5,
     seed: int = 0,
     name: str | None = None,
+    fit_levels: int = FIT_LEVELS,
+    levels: int = LEVELS,
     progress: bool = True,
 ) -> ValidationReport:
     """Ask whether a policy uses a concept: where, by which directions, and what follows.
 
     Args:
         policy: an agent, its name or folder; a Stable-Baselines3 model or policy; or a subject.
-        data: the concept.
+        data: the concept; or the name of one of `causal_concepts` of the agent's game.
         layer: a layer's name; ``auto`` chooses it on the fitting pairs.
         rank: of the difference subspace; ``auto`` chooses it with the layer.
         controls: how many random subspaces each effect is compared with.
         seed: of everything random.
         name: of the policy, in the report.
+        fit_levels: of a concept given by name, how many levels to fit on.
+        levels: and how many to decide on.
         progress: show a bar.
 
     Raises:
@@ -71,6 +77,8 @@ def ask(
     """
     started = time.monotonic()
     subject = policy if isinstance(policy, Subject) else as_subject(policy, name=name)
+    if isinstance(data, str):
+        data = game_data(game_of(subject), data, fit_levels=fit_levels, levels=levels, seed=seed)
     allowed = candidate_layers(subject, data)
     if layer != "auto" and layer not in allowed:
         raise ValueError(f"layer: choose from auto, {', '.join(allowed)}; got {layer!r}")

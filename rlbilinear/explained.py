@@ -7,6 +7,7 @@ order, whose diagonal ``Var g(y_h)`` is an integral.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -70,22 +71,42 @@ def expansion(activation: Activation, units: "Units", degree: int) -> Expansion:
     return Expansion(values, g[:degree])
 
 
-def explained_variance(p: "Polynomial") -> Float[Tensor, "orders outputs"]:
-    """Return what each order of a polynomial, from 0 on, takes off the expected squared error.
+def explained_shares(p: "Polynomial") -> Float[Tensor, "orders outputs"]:
+    """Return what each order, from 0 on, takes off the expected squared error of each output.
 
-    Of the best coefficients ``a`` that is the variance of the order. Others, ``c``, leave the
-    variance of ``a - c`` besides; for order 0 its square.
+    As a share of the output's variance; NaN for one that does not vary. Of the best coefficients
+    ``a`` it is the share of the variance that is in the order. Others, ``c``, leave the variance of
+    ``a - c`` besides; for order 0 its square.
     """
+    varies = p.variance > 0
+    p = _standardised(p)
     own = Expansion(p.values, p.products)
     if p.best is None:
-        return _order_variance(p, own)
+        return torch.where(varies, _order_variance(p, own), torch.nan)
     away = Expansion(
         p.best.values - own.values,
         None if p.best.products is None or own.products is None else p.best.products - own.products,
     )
     total = _order_variance(p, p.best) - _order_variance(p, away)
     shift = away.values[0] if p.down is None else p.down @ away.values[0]
-    return torch.cat([-shift.square()[None], total[1:]])
+    return torch.where(varies, torch.cat([-shift.square()[None], total[1:]]), torch.nan)
+
+
+def _standardised(p: "Polynomial") -> "Polynomial":
+    """Scale outputs to variance one and units to size one, as squares of far tails underflow."""
+    width = torch.where(p.variance > 0, p.variance, 1.0).sqrt()
+    if p.down is None:
+        size, down = width, None
+    else:
+        size = p.values.abs().amax(0)
+        size = torch.where(size > 0, size, 1.0)
+        down = p.down * size / width[:, None]
+
+    def scaled(of: Expansion) -> Expansion:
+        return Expansion(of.values / size, None if of.products is None else of.products / size)
+
+    own, best = scaled(Expansion(p.values, p.products)), None if p.best is None else scaled(p.best)
+    return replace(p, values=own.values, products=own.products, best=best, down=down)
 
 
 def _order_variance(p: "Polynomial", of: Expansion) -> Float[Tensor, "orders outputs"]:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlbilinear.normal import tail_moments
 from rlbilinear.quadrature import Nodes, gaussian_nodes
 
 Function = Callable[[Tensor], Tensor]
@@ -67,6 +68,18 @@ def _leaky_relu(slope: float = 0.01) -> Activation:
     return Activation(partial(F.leaky_relu, negative_slope=slope), "leaky_relu", (slope,))
 
 
+def _gelu(y: Tensor) -> Tensor:
+    # torch's own, y (1 + erf) / 2, is 0 from -9 on; but where a network is evaluated, it is that
+    return y * torch.special.erfc(-y / 2**0.5) / 2 if y.dtype == torch.float64 else F.gelu(y)
+
+
+def _gelu_tanh(y: Tensor) -> Tensor:
+    # (1 + tanh z) / 2 = sigmoid(2 z), which far below 0 is not rounded to 0
+    if y.dtype != torch.float64:
+        return F.gelu(y, approximate="tanh")
+    return y * torch.sigmoid((8 / math.pi) ** 0.5 * (y + 0.044715 * y**3))
+
+
 def _softplus(beta: float = 1.0) -> Activation:
     # torch's own is linear from 20 on, a jump of 2e-9 that the function itself has not
     def function(y: Tensor) -> Tensor:
@@ -78,8 +91,8 @@ def _softplus(beta: float = 1.0) -> Activation:
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "relu": lambda: Activation(F.relu, "relu"),
     "leaky_relu": _leaky_relu,
-    "gelu": lambda: Activation(F.gelu, "gelu"),
-    "gelu_tanh": lambda: Activation(partial(F.gelu, approximate="tanh"), "gelu_tanh"),
+    "gelu": lambda: Activation(_gelu, "gelu"),
+    "gelu_tanh": lambda: Activation(_gelu_tanh, "gelu_tanh"),
     "silu": lambda: Activation(F.silu, "silu"),
     "sigmoid": lambda: Activation(torch.sigmoid, "sigmoid"),
     "tanh": lambda: Activation(torch.tanh, "tanh"),
@@ -150,7 +163,8 @@ def hermite_coefficients(
 ) -> Float[Tensor, "orders *units"]:
     """Return ``c_n = E[g(m + s Z) He_n(Z)]`` for n = 0 to ``degree``, in float64.
 
-    In closed form for relu, leaky_relu, exact gelu and identity; else by quadrature to about 1e-14.
+    In closed form for relu, leaky_relu, exact gelu and identity, to 1e-12 of the terms that make
+    up ``c_n`` as far out as ``mean / std = -37``; else by quadrature to about 1e-14 of ``E|g|``.
 
     Args:
         activation: a name of `ACTIVATIONS`, a module, or an elementwise function.
@@ -162,9 +176,7 @@ def hermite_coefficients(
         ValueError: unknown activation, degree or widths negative, a number that is not finite.
     """
     check_degree(degree)
-    m, s = torch.broadcast_tensors(*(torch.as_tensor(t, dtype=torch.float64) for t in (mean, std)))
-    if not (torch.isfinite(m).all() and torch.isfinite(s).all() and (s >= 0).all()):
-        raise ValueError("mean and std must be finite, and std not negative")
+    m, s = _mean_and_std(mean, std)
     orthonormal = expand(as_activation(activation), m.flatten(), s.flatten(), degree)
     return (orthonormal * sqrt_factorials(degree, m)[:, None]).reshape(degree + 1, *m.shape)
 
@@ -177,24 +189,28 @@ def gaussian_moment(
 ) -> Float[Tensor, "*units"]:
     """Return ``E[y^power g(y)]`` for ``y ~ N(mean, std²)``, in float64.
 
-    From the Hermite coefficients: ``y^k = sum_n d_n / n! He_n(Z)`` with ``d_n = s^n E[(y^k)^(n)]``.
+    As `hermite_coefficients`, in closed form or by quadrature; never as a sum of coefficients,
+    which cancels far out in a tail.
 
     Raises:
         ValueError: as `hermite_coefficients`.
     """
     check_degree(power)
-    c = hermite_coefficients(activation, power, mean, std)
+    g = as_activation(activation)
+    m, s = _mean_and_std(mean, std)
+    if g.name in _CLOSED_MOMENTS:
+        return _CLOSED_MOMENTS[g.name](m, s, power, *g.parameters)
+    weighted = Activation(lambda y: y**power * g(y))
+    return expand(weighted, m.flatten(), s.flatten(), 0).reshape(m.shape)
+
+
+def _mean_and_std(
+    mean: Tensor | float, std: Tensor | float
+) -> tuple[Float[Tensor, "*units"], Float[Tensor, "*units"]]:
     m, s = torch.broadcast_tensors(*(torch.as_tensor(t, dtype=torch.float64) for t in (mean, std)))
-    total = torch.zeros_like(m)
-    for n in range(power + 1):
-        # E[(m + sZ)^j] = sum_i C(j, 2i) m^(j-2i) s^2i (2i-1)!!
-        j = power - n
-        expectation = sum(
-            math.comb(j, 2 * i) * math.prod(range(1, 2 * i, 2)) * m ** (j - 2 * i) * s ** (2 * i)
-            for i in range(j // 2 + 1)
-        )
-        total = total + math.comb(power, n) * s**n * expectation * c[n]
-    return total
+    if not (torch.isfinite(m).all() and torch.isfinite(s).all() and (s >= 0).all()):
+        raise ValueError("mean and std must be finite, and std not negative")
+    return m, s
 
 
 def expand(
@@ -236,11 +252,18 @@ def _identity_coefficients(m: Tensor, s: Tensor, degree: int) -> Tensor:
 def _relu_coefficients(m: Tensor, s: Tensor, degree: int) -> Tensor:
     """c_0 = m Phi(t) + s phi(t), c_1 = s Phi(t), c_n = s (-1)^n He_{n-2}(t) phi(t), t = m / s."""
     t = m / torch.where(s > 0, s, 1)
-    below = torch.special.ndtr(t)
-    rows = [m * below + s * _density(t), s * below]
+    mean, probability = _positive_part(m, s)
+    rows = [mean, s * probability]
     for n, h in enumerate(_damped_hermite(t, degree - 2), 2):
         rows.append((-1) ** n * s * h / (n * (n - 1)) ** 0.5)
     return _constant_without_width(torch.stack(rows[: degree + 1]), F.relu, m, s)
+
+
+def _positive_part(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``E max(y, 0) = m Phi(t) + s phi(t)``, without its cancellation, and ``Phi(t)``."""
+    t = m / torch.where(s > 0, s, 1)
+    tail, excess = tail_moments(t.abs(), 1)
+    return m.clamp_min(0) + s * excess, torch.where(t < 0, tail, 1 - tail)
 
 
 def _leaky_relu_coefficients(m: Tensor, s: Tensor, degree: int, slope: float) -> Tensor:
@@ -249,15 +272,19 @@ def _leaky_relu_coefficients(m: Tensor, s: Tensor, degree: int, slope: float) ->
 
 
 def _gelu_coefficients(m: Tensor, s: Tensor, degree: int) -> Tensor:
-    """With D = sqrt(1 + s²), u = m / D, from derivatives of y Phi(y) (design, maths section 6)."""
+    """With D = sqrt(1 + s²), u = m / D: E g = m Phi(u) + (s²/D) phi(u), E g' = Phi + u phi / D².
+
+    E g^(n) = (-1)^n D^-n (D He_{n-2}(u) - He_n(u) / D) phi(u) for n >= 2. They are the derivatives
+    of the first, as y Phi(y) = E[max(y + Z, 0)] - phi(y) with Z standard normal.
+    """
     d = (1 + s**2).sqrt()
     u = m / d
-    below, density = torch.special.ndtr(u), _density(u)
-    rows = [m * below + s**2 / d * density, s * (below + density * (m / d - m * s**2 / d**3))]
     h = list(_damped_hermite(u, degree))
+    mean, probability = _positive_part(m, d)  # of y + Z
+    rows = [(s / d) ** 2 * mean + m / d**2 * probability, s * (probability + u / d**2 * h[0])]
     for n in range(2, degree + 1):
-        terms = u * d * h[n - 1] / n**0.5 - d * (n / (n - 1)) ** 0.5 * h[n - 2] - s**2 / d * h[n]
-        rows.append((-1) ** (n - 1) * (s / d) ** n * terms)
+        terms = d * h[n - 2] / (n * (n - 1)) ** 0.5 - h[n] / d
+        rows.append((-1) ** n * (s / d) ** n * terms)
     return torch.stack(rows[: degree + 1])
 
 
@@ -269,6 +296,58 @@ _CLOSED: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def _identity_moment(m: Tensor, s: Tensor, power: int) -> Tensor:
+    return _raw_moment(m, s, power + 1)
+
+
+def _relu_moment(m: Tensor, s: Tensor, power: int) -> Tensor:
+    return _positive_moment(m, s, power + 1)
+
+
+def _leaky_relu_moment(m: Tensor, s: Tensor, power: int, slope: float) -> Tensor:
+    k = power + 1
+    return _positive_moment(m, s, k) + slope * (-1) ** k * _positive_moment(-m, s, k)
+
+
+def _gelu_moment(m: Tensor, s: Tensor, power: int) -> Tensor:
+    """E[y^k Phi(y)] = E[y^k; w > 0] with w = y + Z and Z standard normal: w ~ N(m, D²).
+
+    Given w, y ~ N((s² w + m) / D², s² / D²), D² = 1 + s².
+    """
+    k, d = power + 1, (1 + s**2).sqrt()
+    terms = [
+        float(math.comb(k, j))
+        * (s / d) ** (2 * j)
+        * _raw_moment(m / d**2, s / d, k - j)
+        * _positive_moment(m, d, j)
+        for j in range(k + 1)
+    ]
+    return torch.stack(terms).sum(0)
+
+
+_CLOSED_MOMENTS: dict[str, Callable[..., Tensor]] = {
+    "identity": _identity_moment,
+    "relu": _relu_moment,
+    "leaky_relu": _leaky_relu_moment,
+    "gelu": _gelu_moment,
+}
+
+
+def _raw_moment(m: Tensor, s: Tensor, k: int) -> Tensor:
+    """Return ``E y^k``, from ``E y^k = m E y^(k-1) + (k - 1) s² E y^(k-2)``."""
+    before, last = torch.zeros_like(m), torch.ones_like(m)
+    for j in range(k):
+        before, last = last, m * last + j * s**2 * before
+    return last
+
+
+def _positive_moment(m: Tensor, s: Tensor, k: int) -> Tensor:
+    """Return ``E[y^k; y > 0]``: for a negative mean ``s^k E[(Z - x)^k; Z > x]``, ``x = -m / s``."""
+    x = (m / torch.where(s > 0, s, 1)).abs()
+    away = s**k * tail_moments(x, k)[k]  # from the mean, beyond 0
+    return torch.where(m > 0, _raw_moment(m, s, k) - (-1) ** k * away, away)
+
+
 def _damped_hermite(t: Tensor, degree: int) -> Iterator[Tensor]:
     """Yield ``he_n(t) phi(t)`` without overflow: ``he_n(t) exp(-t² / 4)`` is of size one."""
     if degree < 0:
@@ -278,10 +357,6 @@ def _damped_hermite(t: Tensor, degree: int) -> Iterator[Tensor]:
     for n in range(degree + 1):
         yield last * damping / (2 * math.pi) ** 0.5
         before, last = last, (t * last - n**0.5 * before) / (n + 1) ** 0.5
-
-
-def _density(t: Tensor) -> Tensor:
-    return torch.exp(-(t**2) / 2) / (2 * math.pi) ** 0.5
 
 
 def _constant_without_width(rows: Tensor, function: Function, m: Tensor, s: Tensor) -> Tensor:

@@ -291,8 +291,7 @@ class Polynomial:
 
     @cached_property
     def _r2_orders(self) -> Float[Tensor, "orders outputs"]:
-        varies = torch.where(self.variance > 0, self.variance, torch.nan)
-        return explained.explained_variance(self) / varies
+        return explained.explained_shares(self)
 
     @property
     def r2_by_order(self) -> Float[Tensor, "degree outputs"]:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from rlbilinear.normal import density
 
 POINTS = 16
 """Gauss-Lobatto points in a panel: exact for polynomials of degree 29."""
@@ -15,9 +17,14 @@ POINTS = 16
 REACH = 13.0
 """Standard deviations to either side of the mean; the density beyond is below 1e-37."""
 
+FAR = 38.5
+"""The reach where a function is next to nothing within `REACH`, as of a unit that is almost never
+active; the density beyond underflows."""
+
 _HALVINGS = 54
 _TOLERANCE = 1e-15
 _MOST_PANELS = 4096  # for a unit: fifty or so do for a smooth function, a hundred for a jump
+_SMALL = 1e-2  # the mean square below which a unit may be one that is almost never active
 # Where to start: every activation in use changes near 0 and on a scale of about 1, which a wide
 # Gaussian would step over.
 _LANDMARKS = (-64.0, -16.0, -4.0, -1.0, 0.0, 1.0, 4.0, 16.0, 64.0)
@@ -33,6 +40,8 @@ class Nodes(NamedTuple):
     value: Float[Tensor, "points"]
     """the function at ``mean + std * z``"""
     units: int
+    far: Bool[Tensor, "units"]
+    """whose points go on from `REACH` to `FAR`"""
 
     def mean(self, values: Float[Tensor, "points"]) -> Float[Tensor, "units"]:
         """Return the expectation of values given at the points."""
@@ -52,7 +61,8 @@ def gaussian_nodes(
     halves, for the function, its square, and the function times the normalised Hermite polynomials
     of the two highest degrees. Kinks and jumps are thus closed in on, and widths from 1e-6 to 1e6
     cost about the same. The error is about 1e-14 of E|f|; next to a function whose values are
-    rounded to eps, that is all there is to know.
+    rounded to eps, that is all there is to know. Where there is next to nothing within `REACH`, as
+    of a unit that is almost never active, points go on to `FAR`.
 
     Args:
         function: elementwise, on float64 tensors of one axis.
@@ -70,7 +80,7 @@ def gaussian_nodes(
         return _apply(function, y.flatten()).reshape(y.shape)
 
     nodes = adaptive_nodes(values, landmarks, degree, mean, std)
-    _check_growth(function, mean, std, degree, nodes.mean(nodes.value**2))
+    _check_growth(function, mean, std, degree, nodes)
     return nodes
 
 
@@ -96,21 +106,27 @@ def adaptive_nodes(
     units = len(cuts)
     mean = cuts.new_zeros(units) if mean is None else mean
     std = cuts.new_ones(units) if std is None else std
-    a, b, unit = _first_panels(cuts, degree)
     x, w = (torch.as_tensor(array).to(cuts) for array in _lobatto(POINTS))
 
     def evaluate(a: Tensor, b: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         half = (b - a) / 2
         z = (a + b)[:, None] / 2 + half[:, None] * x
-        return z, half[:, None] * w * _density(z), values(unit, z)
+        return z, half[:, None] * w * density(z), values(unit, z)
 
+    a, b, unit = _panels(cuts, _grid(degree).to(cuts))
     z, weight, value = evaluate(a, b, unit)
-    scale = torch.stack(
-        [
-            value.new_zeros(units).index_add(0, unit, (weight * size).sum(1))
-            for size in (value.abs(), value**2)
-        ]
-    )
+    scale = _sizes(units, unit, weight, value)
+    first = torch.where(a == -REACH, value[:, 0].abs(), 0.0)
+    last = torch.where(b == REACH, value[:, -1].abs(), 0.0)
+    far = _is_far(scale, cuts.new_zeros(units).index_add(0, unit, first + last))
+    if far.any():
+        upper = torch.linspace(REACH, FAR, int(FAR - REACH) + 1).to(cuts)
+        index = far.nonzero()[:, 0]
+        for grid in (upper, -upper.flip(0)):
+            c, d, beyond = _panels(cuts[index], grid)
+            a, b, unit = torch.cat([a, c]), torch.cat([b, d]), torch.cat([unit, index[beyond]])
+        z, weight, value = evaluate(a, b, unit)
+        scale = _sizes(units, unit, weight, value)
     eps = torch.finfo(torch.float64).eps
     panels = len(unit)
     done: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -145,7 +161,7 @@ def adaptive_nodes(
             torch.cat([first[split], second[split]]) for first, second in zip(*halves, strict=True)
         )
     unit, z, weight, value = (torch.cat([d[i].flatten() for d in done]) for i in range(4))
-    return Nodes(unit, z, weight, value, units)
+    return Nodes(unit, z, weight, value, units, far)
 
 
 def _lobatto(points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,15 +171,39 @@ def _lobatto(points: int) -> tuple[np.ndarray, np.ndarray]:
     return x, 2 / (points * (points - 1) * legendre(x) ** 2)
 
 
-def _first_panels(cuts: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Panels no wider than a wave of the Hermite function, with ends at the cuts."""
+def _grid(degree: int) -> Float[Tensor, "ends"]:
+    """Return the ends of panels within reach, no wider than a wave of the Hermite function."""
     count = max(16, int(REACH * (degree + 1) ** 0.5 / 2))
-    grid = torch.linspace(-REACH, REACH, count + 1).to(cuts)
+    return torch.linspace(-REACH, REACH, count + 1, dtype=torch.float64)
+
+
+def _panels(
+    cuts: Float[Tensor, "units cuts"], grid: Float[Tensor, "ends"]
+) -> tuple[Float[Tensor, "panels"], Float[Tensor, "panels"], Int[Tensor, "panels"]]:
+    """Return where panels begin and end, with ends at the grid and at the cuts; and their unit."""
     units = len(cuts)
-    cuts = torch.cat([grid.expand(units, -1), cuts.clamp(-REACH, REACH)], 1).sort(1).values
+    cuts = cuts.clamp(grid[0].item(), grid[-1].item())
+    cuts = torch.cat([grid.expand(units, -1), cuts], 1).sort(1).values
     wide = cuts.diff(dim=1) > 0
     unit = torch.arange(units, device=cuts.device)[:, None].expand_as(wide)
     return cuts[:, :-1][wide], cuts[:, 1:][wide], unit[wide]
+
+
+def _sizes(units: int, unit: Tensor, weight: Tensor, value: Tensor) -> Float[Tensor, "2 units"]:
+    """Return ``E |f|`` and ``E f²`` of each unit."""
+    sizes = [(weight * size).sum(1) for size in (value.abs(), value**2)]
+    return torch.stack([weight.new_zeros(units).index_add(0, unit, size) for size in sizes])
+
+
+def _is_far(scale: Float[Tensor, "2 units"], end: Float[Tensor, "units"]) -> Bool[Tensor, "units"]:
+    """Tell which units have next to nothing within reach, and perhaps something beyond.
+
+    Args:
+        scale: what `_sizes` gives.
+        end: ``|f|`` at the ends of the reach.
+    """
+    beyond = density(end.new_tensor(REACH)) * torch.stack([end, end**2])
+    return (beyond >= 1e-17 * scale).any(0) & (scale[1] < _SMALL)
 
 
 def _integrals(z: Tensor, weight: Tensor, value: Tensor, degree: int) -> tuple[Tensor, Tensor]:
@@ -177,10 +217,6 @@ def _integrals(z: Tensor, weight: Tensor, value: Tensor, degree: int) -> tuple[T
     f = weight * value
     integrals = torch.stack([f.sum(1), (f * value).sum(1), (f * last).sum(1), (f * before).sum(1)])
     return integrals, torch.maximum(last.abs(), before.abs()).amax(1).clamp_min(1)
-
-
-def _density(z: Tensor) -> Tensor:
-    return torch.exp(-(z**2) / 2) / (2 * torch.pi) ** 0.5
 
 
 def _apply(function: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
@@ -201,24 +237,26 @@ def _apply(function: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
 
 
 def _check_growth(
-    function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor, degree: int, square: Tensor
+    function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor, degree: int, nodes: Nodes
 ) -> None:
     """Refuse a function whose integral is not all within reach."""
     if not len(mean):
         return
-    density = _density(torch.tensor(REACH).to(mean))
+    reach = torch.where(nodes.far, FAR, REACH).to(mean)
     # |he_n(z)| is below both z^n / sqrt(n!) and exp(z² / 4).
-    log_hermite = min(degree * math.log(REACH) - math.lgamma(degree + 1) / 2, REACH**2 / 4)
+    power = degree * reach.log() - math.lgamma(degree + 1) / 2
+    hermite = torch.minimum(power, reach**2 / 4).exp()
     end = torch.maximum(
-        _apply(function, mean + REACH * std).abs(), _apply(function, mean - REACH * std).abs()
+        _apply(function, mean + reach * std).abs(), _apply(function, mean - reach * std).abs()
     )
-    left_out = torch.stack([density * math.exp(log_hermite) * end, density * end**2])
-    size = torch.stack([square.sqrt(), square])
-    excess = (left_out / size.clamp_min(1e-2)).amax(0)
+    left_out = density(reach) * torch.stack([hermite * end, end**2])
+    square = nodes.mean(nodes.value**2)
+    smallest = torch.where(nodes.far, 1e-300, _SMALL).to(mean)
+    excess = (left_out / torch.stack([square.sqrt(), square]).maximum(smallest)).amax(0)
     worst = excess.argmax()
     if excess[worst] > 1e-12:
         raise ValueError(
             f"the activation {function} grows too fast for a Gaussian of mean "
             f"{mean[worst].item():.4g} and standard deviation {std[worst].item():.4g}: "
-            "its expectation is not within 13 standard deviations"
+            f"its expectation is not within {reach[worst].item():g} standard deviations"
         )

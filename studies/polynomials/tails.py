@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlbilinear.agents import Agent
 from rlbilinear.moments import as_activation, expand
+from rlbilinear.normal import cumulative
 
 
 def tails(
@@ -49,7 +50,7 @@ def tails(
         found = {
             "kurtosis": ((y - m) / s).pow(4).mean(0),
             "active": (y > 0).double().mean(0),
-            "active_gaussian": torch.special.ndtr(m / s),
+            "active_gaussian": cumulative(m / s),
             "unit_shift": (shift / hidden.std(0)).abs(),
             "output_shift": (kernels.sum((2, 3)) @ shift / width).abs(),
             "cancelled": alone / width.square(),

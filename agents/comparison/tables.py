@@ -100,7 +100,7 @@ def collect(
                 progress=progress,
             )
             counted = _counted(played, skip_unplayable)
-            if len(left := {*SETS} - {*counted["levels"]}):
+            if left := {*SETS} - {*counted["levels"]}:
                 raise ValueError(f"{run}: all {' and '.join(sorted(left))} levels are unplayable")
             means = counted.groupby("levels")[["return", "success", "steps"]].mean().reset_index()
             row = means.assign(frames=trained_frames(run.options.out), measured=FINAL_AGENT)

@@ -80,8 +80,8 @@ def evaluate(
         mode: the game's distribution mode.
         greedy: take the likeliest action instead of sampling.
         seed: of the sampling.
-        episodes: how many of each level. In few games a level has chances of its own, so greedy
-            ones are alike.
+        episodes: how many of each level. Chances of the game are its seed's: greedy episodes of a
+            level are all alike.
         skip_unplayable: leave out levels that are over at the first step, without a reward,
             whatever one does (`rlbilinear.envs.unplayable`): the same for all agents.
         chunk: how many episodes are played side by side; bounds memory.

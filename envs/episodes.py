@@ -62,9 +62,6 @@ class Episodes:
         human_view: also render the human view at each step (slow).
         options: the switches of generated levels, see `Simulator.OPTIONS`.
 
-    Attributes:
-        fresh: nothing was played, set or restarted since this was made.
-
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
         ImportError: the simulator cannot be loaded; the message says what it needs.
@@ -111,7 +108,8 @@ class Episodes:
             **options,
         )
         self._simulator = self._make(seed=seed)
-        self.fresh = True
+        self._untouched = True
+        """Nothing was played, set or begun since this was made."""
         if self.schedule is not None:
             self.schedule.restart(seed)
         self._returns = np.zeros(num_envs)
@@ -121,9 +119,19 @@ class Episodes:
         self._seeds = np.zeros(num_envs, np.int64)
         self._begin_all()
 
+    def begin(self, seed: int | None = None) -> None:
+        """Begin the first episode everywhere, at first, and then another each time.
+
+        Args:
+            seed: to begin the sequence of levels anew.
+        """
+        if seed is not None or not self._untouched:
+            self.restart(seed)
+        self._untouched = False
+
     def restart(self, seed: int | None = None) -> None:
         """Begin another episode everywhere; with a seed, the sequence of levels begins anew."""
-        self.fresh = False
+        self._untouched = False
         if seed is not None:
             if self.schedule is None:
                 another = self._make(seed=seed)
@@ -144,7 +152,7 @@ class Episodes:
             ValueError: the actions are not `num_envs` integers in -1..14.
         """
         self._simulator.act(actions)
-        self.fresh = False
+        self._untouched = False
         self._lengths += 1
         self._clocks += 1
 
@@ -190,7 +198,7 @@ class Episodes:
         """
         where = list(range(self.num_envs) if indices is None else indices)
         self._simulator.set_states(states, where)
-        self.fresh = False
+        self._untouched = False
         self._reset_counts(where)
         self._note_seeds(where)
         for index, state in zip(where, states, strict=True):

@@ -166,7 +166,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         env_name: one of `GAMES`; `gymnasium.make_vec` knows it from the id.
         num_envs: number of copies.
         num_threads: the simulator's threads.
-        levels: as the following ones and `options`, of `ProcgenEnv`, whose description they have.
+        levels, order, mode, num_levels, start_level, seed, render_mode, options: as `ProcgenEnv`'s.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.
@@ -230,10 +230,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         if options and "reset_mask" in options:
             raise ValueError("environments reset themselves when an episode ends: no reset_mask")
         super().reset(seed=seed)
-        if seed is not None or not self._seeded:
-            self._episodes.restart(int(self.np_random.integers(NUM_LEVELS)))
-        elif self._begun:
-            self._episodes.restart()
+        draw = seed is not None or not self._seeded
+        self._episodes.begin(int(self.np_random.integers(NUM_LEVELS)) if draw else None)
         self._begun = self._seeded = True
         self._last = self._episodes.images()
         return self._last, self._infos()

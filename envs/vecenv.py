@@ -143,9 +143,10 @@ class ProcgenVecEnv(VecEnv):
 
     @functools.cached_property  # recorders write to it
     def metadata(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute of the class
-        """What gymnasium's environments say of themselves; `VecVideoRecorder` asks for it.
+        """What environments say of themselves; to be rendered, this one says what videos need.
 
-        It does so before it looks for MoviePy, and then names a package that is not enough.
+        `VecVideoRecorder` reads it before it imports MoviePy. Where that fails, its own error names
+        an extra of gymnasium, which does not bring all that is needed here.
         """
         missing = [name for name in _FOR_VIDEOS if importlib.util.find_spec(name) is None]
         if self.render_mode is not None and missing:
@@ -172,9 +173,7 @@ class ProcgenVecEnv(VecEnv):
         If a seed was set, the sequence of levels begins anew.
         """
         (seed, *_) = self._seeds
-        if seed is not None or not self._episodes.fresh:
-            self._episodes.restart(seed)
-        self._episodes.fresh = False
+        self._episodes.begin(seed)
         self._reset_seeds()
         self._reset_options()
         self._last = self.observe()

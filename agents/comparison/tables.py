@@ -115,7 +115,7 @@ def collect(
                 progress=progress,
             )
             counted = _counted(played, skip_unplayable)
-            if len(left := {*SETS} - {*counted["levels"]}):
+            if left := {*SETS} - {*counted["levels"]}:
                 raise ValueError(
                     f"{entry.run.folder}: all {' and '.join(sorted(left))} levels are unplayable"
                 )

@@ -28,7 +28,7 @@ from rlbilinear.agents.comparison.matrix import Entry, find, matrix
 from rlbilinear.agents.folder import new_folder, provenance, write_json
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.run_status import Progress, Standing, standing
-from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.outputs import check_folder, tensorboard_command, writing
 from rlbilinear.commands.running import Command, Failed
 
 REPORT, MARKER = "report", "report.json"
@@ -80,7 +80,8 @@ def _compare(options: CompareOptions) -> None:
     for line in failed:
         print(line, file=sys.stderr)
     print(report(options, runs))
-    print(f"\nFigures and tables: {place}\ntensorboard --logdir {place} (all of it: {options.out})")
+    print(f"\nFigures and tables: {place}")
+    print(f"TensorBoard: {tensorboard_command(place)} (of all runs: --logdir {options.out})")
     if failed:
         raise Failed(f"{len(failed)} of {len(runs)} runs failed; the same command retries them")
 

@@ -10,14 +10,13 @@ those of the direction in a convolution.
 The folder has report.md, figures, tables, settings.json, and TensorBoard's events.
 """
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.truncate import Of
 from rlbilinear.commands.inputs import load_maze_agent
-from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.outputs import check_folder, tensorboard_command, writing
 from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.probes.chains import with_depth
 from rlbilinear.probes.decomposition import REPORT, Decomposition, decompose
@@ -112,7 +111,7 @@ def _decompose(options: DecomposeOptions) -> None:
     with writing(options.out):
         found.save(options.out, overwrite=options.overwrite)
     print(f"\nReport:       {options.out / REPORT}")
-    print(f"TensorBoard:  {Path(sys.executable).parent / 'tensorboard'} --logdir {options.out}")
+    print(f"TensorBoard:  {tensorboard_command(options.out)}")
 
 
 main = Command(DecomposeOptions, _decompose, __doc__)

@@ -101,6 +101,8 @@ def edit(options: MazeOptions, pause: Callable[[float], object] = time.sleep) ->
         ValueError: the text is not a maze, an unknown mode or agent, or one of another game.
         OSError: a file cannot be read or written.
     """
+    if options.out.is_dir():
+        raise ValueError(f"--out: {options.out} is a folder; give the name of a text file")
     if options.picture == options.out or options.out.suffix.lower() == ".png":
         raise ValueError(f"{options.out} is the text file; give the picture another name")
     policy = None

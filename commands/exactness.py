@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.folder import provenance, write_json
 from rlbilinear.commands.outputs import check_writable, new_file, writing
-from rlbilinear.commands.running import Command, Count, Failed, Seed
+from rlbilinear.commands.running import AtLeast, Command, Count, Failed, Seed
 from rlbilinear.envs import ProcgenVecEnv
 from rlbilinear.testing.identities.identity import Identity, Layer
 
@@ -41,7 +41,7 @@ class ExactnessOptions:
     """a zoo agent, or a folder"""
     layers: Count = 50
     """random layers for each identity"""
-    observations: Count = 4
+    observations: Annotated[int, AtLeast(2)] = 4
     """observations of the agent's game, each from the start of a level"""
     bound: float = 1e-10
     """largest error accepted"""
@@ -56,6 +56,11 @@ def _exactness(options: ExactnessOptions) -> None:
     if options.out is not None:
         check_writable(options.out / "exactness.csv")
     agent = agents.load(options.agent, device="cpu")
+    kinds = {type(agent.layer(name)) for name in agent.layer_names}
+    if not {BilinearLinear, BilinearConv2d} <= kinds:
+        raise ValueError(
+            f"--agent: {options.agent} must have dense and convolutional bilinear layers"
+        )
     observations = _observations(agent, options.observations, options.seed)
     identities = [
         identity

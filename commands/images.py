@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from rlbilinear.classifiers import BilinearClassifier, Training, accuracy
 from rlbilinear.commands.outputs import check_folder, write_study
-from rlbilinear.commands.running import Command, Count
+from rlbilinear.commands.running import Command, Count, Scale
 from rlbilinear.cp import fit_cp
 from rlbilinear.hosvd import hosvd
 from rlbilinear.statistics import t_interval
@@ -56,9 +56,9 @@ class ImagesOptions:
     """learning rate of AdamW"""
     weight_decay: float = 0.0
     """weight decay of AdamW; too much collapses small networks to zero"""
-    noise: float = 0.2
+    noise: Scale = 0.2
     """standard deviation of the input noise in training; pixels are in [0, 1]"""
-    noises: tuple[float, ...] = (0.0, 0.4)
+    noises: tuple[Scale, ...] = (0.0, 0.4)
     """other standard deviations, for overfitting"""
     limit: Count | None = None
     """train on this many images only"""

@@ -1,6 +1,8 @@
 """Where a command writes: checked before the work starts, and named in errors by its own name."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +94,12 @@ def new_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
             yield unfinished
+
+
+def tensorboard_command(folder: Path) -> str:
+    """Return the command that shows a folder in TensorBoard."""
+    program = Path(sys.executable).parent / "tensorboard"
+    return shlex.join([str(program), "--logdir", str(folder)])
 
 
 def write_study(

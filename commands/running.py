@@ -39,6 +39,7 @@ class AtLeast(NamedTuple):
 
 Count = Annotated[int, AtLeast(1)]
 Seed = Annotated[int, AtLeast(0)]
+Scale = Annotated[float, AtLeast(0)]
 
 
 class Failed(Exception):
@@ -99,7 +100,7 @@ def check_bounds(options: object) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         for bound in _bounds(annotation):
             for number in numbers:
-                if number is not None and number < bound.minimum:
+                if number is not None and not number >= bound.minimum:  # nor NaN
                     option = f"--{name.replace('_', '-')}"
                     raise ValueError(f"{option}: expected {bound.minimum} or more, got {number}")
 

@@ -9,7 +9,6 @@ surrogate; with --surrogate instead, the surrogate is validated in its place. Th
 report.md, tables, figures, the edited agents, and TensorBoard's events.
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +17,7 @@ import tyro
 
 from rlbilinear.agents import load
 from rlbilinear.agents.surrogate import regrouped
-from rlbilinear.commands.outputs import check_folder, writing
+from rlbilinear.commands.outputs import check_folder, tensorboard_command, writing
 from rlbilinear.commands.running import Command, Seed
 from rlbilinear.probes.concepts import concept
 from rlbilinear.probes.report import REPORT, ValidationReport
@@ -90,7 +89,7 @@ def _validate(options: ValidateOptions) -> None:
     with writing(options.out):
         report.save(options.out, options.overwrite)
     print(f"\nReport:       {options.out / REPORT}")
-    print(f"TensorBoard:  {Path(sys.executable).parent / 'tensorboard'} --logdir {options.out}")
+    print(f"TensorBoard:  {tensorboard_command(options.out)}")
 
 
 main = Command(ValidateOptions, _validate, __doc__)

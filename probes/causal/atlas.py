@@ -80,8 +80,9 @@ class Atlas:
     Attributes:
         cells: a row for each agent, concept and layer: ``status`` (used, readable, neither), the
             held-out ``score`` of the reading with ``base_rate``, ``permuted`` and ``untrained``
-            beside it and ``reading_p`` (Holm over the concept's layers), and for each claim the
-            largest effect of the difference directions over ranks.
+            beside it and ``reading_p`` (Holm over the concept's layers); for each claim the best
+            effect of all directions and ranks; ``shown``, the claims of use that are causal, and
+            ``least_rank``, the smallest rank with one.
         claims: a row for each claim of each direction and rank, with effect, interval, control and
             verdict; p-values are corrected (Holm) over all claims of the same agent, concept and
             layer.
@@ -380,11 +381,10 @@ def _decide(found: Sequence[tuple[int, dict[str, Any]]]) -> pd.DataFrame:
 
 def _row(found: Sequence[tuple[int, dict[str, Any]]], decided: pd.DataFrame) -> dict[str, Any]:
     reading = pd.DataFrame(found[0][1]["readable"]).set_index("name")
-    difference = decided[decided["direction"] == "difference"]
     # Of an edit that is specific the smallest effect is the best.
     best = {
         claim: rows["effect"].min() if claim == "specific" else rows["effect"].max()
-        for claim, rows in difference.groupby("claim")
+        for claim, rows in decided.groupby("claim")
     }
     causal = decided[(decided["verdict"] == "causal") & decided["claim"].isin(USES)]
     return {
@@ -420,8 +420,9 @@ def _report(
         f"{ALPHA:.0%} are expected to be blue. Orange: it can be read there, better than without "
         "looking and than with other groups' labels, but no tested direction is shown to be used. "
         "Numbers: the held-out score of the reading, and below it the share of pairs that follow "
-        "when the best difference subspace is exchanged. The verdicts above are of the layer and "
-        "rank where that share is largest; `ask` chooses them on the fitting pairs."
+        "when the best of the tested subspaces is exchanged. The verdicts above are of the layer, "
+        "direction and rank where that share is largest, so it is a little too large; `ask` "
+        "chooses them on the fitting pairs."
     )
     if len(not_asked):
         text += " Some concepts could not be asked about."
@@ -442,11 +443,11 @@ def _best(claims: pd.DataFrame) -> pd.DataFrame:
     columns = ["claim", "verdict", "effect", "low", "high", "control", "p", "decided_by"]
     if not len(claims):
         return pd.DataFrame(columns=columns)
-    own = claims[(claims["direction"] == "difference") & (claims["claim"] == "sufficient")]
+    own = claims[claims["claim"] == "sufficient"]
     own = own.sort_values("effect", ascending=False, kind="stable")
     best = own.groupby(["agent", "concept"], sort=False).head(1)
     name = best["agent"] + ": " + best["concept"] + " at " + best["layer"]
-    name += ", rank " + best["rank"].astype(str)
+    name += ", " + best["direction"] + " " + best["rank"].astype(str)
     return best.assign(claim=name, decided_by="cells")[columns].reset_index(drop=True)
 
 

@@ -45,8 +45,8 @@ def sample(level: int, rng: np.random.Generator) -> State:
     free = state.grid == SPACE
     free[1:] &= np.isin(state.grid[:-1], GROUND)
     free[0] = False
-    crates = {Cell(int(y), int(x)) for x, y in state.entities[["x", "y"]][1:].tolist()}
-    stand = pick([cell for cell in cells_of(free) if cell not in crates], rng)
+    things = _things(state)
+    stand = pick([cell for cell in cells_of(free) if cell not in things], rng)
     assert stand is not None  # a level has ground
     entities = state.entities.copy()
     player = entities[_player(state)]
@@ -80,6 +80,11 @@ def _tail(state: State) -> CoinrunTail:
     return state.tail
 
 
+def _things(state: State) -> set[Cell]:
+    """Return the cells in which the middle of the player or another thing is."""
+    return {Cell(int(y), int(x)) for x, y in state.entities[["x", "y"]].tolist()}
+
+
 def _player(state: State) -> int:
     return int(np.flatnonzero(state.entities["type"] == PLAYER)[0])
 
@@ -98,15 +103,14 @@ def _map(state: State) -> Float[np.ndarray, "rows columns"]:
 
 
 def _in_view(state: State) -> list[Cell]:
-    """Return the empty cells that the picture shows whole, but for the player's own."""
-    player, shown = state.entities[_player(state)], window(state)
-    own = Cell(int(player["y"]), int(player["x"]))
+    """Return the empty cells that the picture shows whole, without any thing in them."""
+    shown, things = window(state), _things(state)
     return [
         cell
         for cell in cells_of(state.grid == SPACE)
         if shown.left <= cell.column <= shown.left + shown.side - 1
         and shown.bottom <= cell.row <= shown.bottom + shown.side - 1
-        and cell != own
+        and cell not in things
     ]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from blobs import GREEN, RED, as_class, data_of, in_places, reading
+from blobs import GREEN, RED, SIDE, as_class, data_of, in_places, reading
 from rlbilinear.agents import Agent
 from rlbilinear.probes.causal import atlas as module
 from rlbilinear.probes.causal.atlas import AtlasSizes, atlas
@@ -101,8 +101,16 @@ def test_an_interrupted_atlas_goes_on(made, subject, concepts, tmp_path, monkeyp
 def test_a_concept_that_changes_nothing_is_not_asked_about_and_the_report_says_why(
     subject, concepts, tmp_path
 ):
-    green = as_class(GREEN, "unknown green")
-    silent = data_of(replace(green, behaviour=None), 14)
+    silent = data_of(
+        replace(
+            as_class(GREEN, "unknown green"),
+            behaviour=None,  # so that what the policy does counts
+            counterfactual=lambda state, _: state.moved(
+                GREEN, ((state[GREEN][0] + SIDE // 2) % SIDE, state[GREEN][1])
+            ),
+        ),
+        14,
+    )
     found = atlas(
         subject, [silent, concepts[0]], ranks=(1,), out=tmp_path / "a", sizes=SIZES, progress=False
     )

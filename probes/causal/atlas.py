@@ -214,7 +214,7 @@ def _as_json(found: Answer) -> dict[str, Any]:
 
 
 def _subjects(agents: Policy | Subject | Sequence[Policy | Subject]) -> dict[str, Subject]:
-    given = agents if isinstance(agents, list | tuple) else [agents]
+    given: list[Policy | Subject] = [*agents] if isinstance(agents, list | tuple) else [agents]  # type: ignore[list-item]
     if not given:
         raise ValueError("agents: expected at least one")
     found: dict[str, Subject] = {}
@@ -237,7 +237,8 @@ def _concepts(
     subjects: Mapping[str, Subject], concepts: str | ConceptData | Sequence[str | ConceptData]
 ) -> dict[str, dict[str, str | ConceptData]]:
     """Return for each agent what is asked about, by name."""
-    given = concepts if isinstance(concepts, list | tuple) else [concepts]
+    one = isinstance(concepts, str | ConceptData)
+    given: list[str | ConceptData] = [concepts] if one else [*concepts]  # type: ignore[list-item,misc]
     if not given:
         raise ValueError("concepts: expected at least one")
     found: dict[str, dict[str, str | ConceptData]] = {}
@@ -349,7 +350,7 @@ def _gathered(
             decided = _decide(found).assign(agent=agent, concept=concept, layer=layer)
             claims.append(decided)
             own.append({"agent": agent, "concept": concept, "layer": layer} | _row(found, decided))
-        corrected = holm([row["reading_p"] for row in own]) if own else []
+        corrected = holm([row["reading_p"] for row in own]).tolist() if own else []
         for row, p in zip(own, corrected, strict=True):
             readable = p < ALPHA
             row |= {"reading_p": p, "readable": readable}

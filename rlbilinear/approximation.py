@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlbilinear.evaluation import terms_and_units
-from rlbilinear.explained import Expansion, expansion
+from rlbilinear.explained import expansion
 from rlbilinear.gaussian import Covariance, Gaussian, GaussianMixture, as_gaussian
 from rlbilinear.moments import as_activation, check_degree
 from rlbilinear.one_hidden_layer import HiddenLayer, Network, as_hidden_layer
-from rlbilinear.polynomial import Factor, Polynomial, Units
+from rlbilinear.polynomial import Polynomial
+from rlbilinear.polynomial_terms import Expansion, Factor, Units
 
 
 def approximate(

@@ -1,6 +1,6 @@
 """What a polynomial in factors is made of: its coefficients, and the forms of its quadratic."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,10 +8,8 @@ from torch import Tensor
 
 from rlbilinear.convolution import Eigenfilters
 from rlbilinear.moments import check_degree, sqrt_factorials
+from rlbilinear.polynomial_terms import PolynomialTerms
 from rlbilinear.quadratic import QuadraticForm, as_direction
-
-if TYPE_CHECKING:
-    from rlbilinear.polynomial import Polynomial
 
 
 class UnitQuadratics(NamedTuple):
@@ -28,7 +26,7 @@ class UnitQuadratics(NamedTuple):
     constant: Float[Tensor, "units"]
 
 
-def coefficients(p: "Polynomial", n: int) -> Float[Tensor, "outputs *inputs"]:
+def coefficients(p: PolynomialTerms, n: int) -> Float[Tensor, "outputs *inputs"]:
     """Build the symmetric tensor of order ``n``, as `Polynomial.coefficients` says."""
     check_degree(n)
     if n > p.degree:
@@ -53,7 +51,7 @@ def coefficients(p: "Polynomial", n: int) -> Float[Tensor, "outputs *inputs"]:
     return total + p.bias if n == 0 else total
 
 
-def quadratic_form(p: "Polynomial", direction: Float[Tensor, "outputs"]) -> QuadraticForm:
+def quadratic_form(p: PolynomialTerms, direction: Float[Tensor, "outputs"]) -> QuadraticForm:
     """Return ``x -> direction . p(x)``, as `Polynomial.quadratic_form` says."""
     if p.degree > 2:
         raise ValueError(
@@ -79,7 +77,7 @@ def quadratic_form(p: "Polynomial", direction: Float[Tensor, "outputs"]) -> Quad
 
 
 def eigenfilters(
-    p: "Polynomial", direction: Float[Tensor, "outputs"], k: int | None
+    p: PolynomialTerms, direction: Float[Tensor, "outputs"], k: int | None
 ) -> Eigenfilters:
     """Decompose a channel direction, as `Polynomial.eigenfilters` says."""
     g = p.geometry
@@ -102,7 +100,7 @@ def eigenfilters(
     )
 
 
-def unit_quadratics(p: "Polynomial") -> UnitQuadratics:
+def unit_quadratics(p: PolynomialTerms) -> UnitQuadratics:
     """Return the coefficients of every unit's polynomial, up to degree two."""
     u, zero = p.units, torch.zeros_like(p.values[0])
     a0, a1, a2 = [*p.values[:3], zero, zero][:3]

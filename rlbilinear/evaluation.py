@@ -1,7 +1,7 @@
 """Evaluating a polynomial, and the network it approximates: hidden units first, order by order."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from rlbilinear.moments import hermite
 from rlbilinear.one_hidden_layer import ConvGeometry, check_images
-
-if TYPE_CHECKING:
-    from rlbilinear.polynomial import Polynomial
+from rlbilinear.polynomial_terms import PolynomialTerms
 
 Size = tuple[int, int] | None
 """Height and width of a convolution's output."""
@@ -28,7 +26,7 @@ class HiddenUnits(NamedTuple):
     size: Size
 
 
-def like(p: "Polynomial", x: Tensor) -> "Polynomial":
+def like(p: PolynomialTerms, x: Tensor) -> PolynomialTerms:
     """Return what evaluation needs, in the dtype and on the device of ``x``.
 
     Raises:
@@ -42,7 +40,27 @@ def like(p: "Polynomial", x: Tensor) -> "Polynomial":
     return p.with_tensors({k: v if k[:4] in ("mean", "cova") else v.to(x) for k, v in own.items()})
 
 
-def hidden_orders(p: "Polynomial", x: Tensor) -> tuple[Iterator[Tensor], Size]:
+def orders(p: PolynomialTerms, x: Tensor) -> Iterator[Tensor]:
+    """Yield the terms of each order at ``x``, as `Polynomial.orders` says."""
+    p = like(p, x)
+    hidden, size = hidden_orders(p, x)
+    for n, order in enumerate(hidden):
+        yield outputs(p, order, size, constant=n == 0)
+
+
+def network(p: PolynomialTerms, x: Tensor) -> Tensor:
+    """Evaluate the network that is approximated, as `Polynomial.network` says."""
+    if p.activation is None:
+        raise ValueError(
+            "network: this polynomial does not hold the network's own function; "
+            "give its outputs, or the network itself"
+        )
+    p = like(p, x)
+    hidden, size = network_units(p, x)
+    return outputs(p, hidden, size, constant=True)
+
+
+def hidden_orders(p: PolynomialTerms, x: Tensor) -> tuple[Iterator[Tensor], Size]:
     """Return every order of the hidden units, one after another, and the output's size."""
     units = hidden_units(p, x)
     t, xi = _standard(p, units)
@@ -59,14 +77,14 @@ def hidden_orders(p: "Polynomial", x: Tensor) -> tuple[Iterator[Tensor], Size]:
     return orders(), units.size
 
 
-def network_units(p: "Polynomial", x: Tensor) -> tuple[Tensor, Size]:
+def network_units(p: PolynomialTerms, x: Tensor) -> tuple[Tensor, Size]:
     """Return the hidden units of the network that is approximated, and the output's size."""
     units = hidden_units(p, x)
     hidden = _activated(p, units)
     return hidden if units.mask is None else hidden * units.mask, units.size
 
 
-def terms_and_units(p: "Polynomial", x: Tensor) -> tuple[Tensor, Tensor]:
+def terms_and_units(p: PolynomialTerms, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return what a polynomial weighs, and the network's hidden units, in float64.
 
     Returns:
@@ -84,14 +102,14 @@ def terms_and_units(p: "Polynomial", x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(terms, -2).reshape(-1, len(terms), t.shape[-1]), own.flatten(0, -2)
 
 
-def outputs(p: "Polynomial", hidden: Tensor, size: Size, *, constant: bool) -> Tensor:
+def outputs(p: PolynomialTerms, hidden: Tensor, size: Size, *, constant: bool) -> Tensor:
     """Weigh the hidden units, and add the bias if they are to have their constant."""
     y = hidden if p.down is None else hidden @ p.down.T
     y = y + p.bias if constant else y
     return y if size is None else y.transpose(1, 2).unflatten(2, size)
 
 
-def hidden_units(p: "Polynomial", x: Tensor) -> HiddenUnits:
+def hidden_units(p: PolynomialTerms, x: Tensor) -> HiddenUnits:
     """Apply the first layer's weights.
 
     Raises:
@@ -125,7 +143,7 @@ def hidden_units(p: "Polynomial", x: Tensor) -> HiddenUnits:
     return HiddenUnits(maps[0], maps[1] if len(maps) == 2 else None, mask, (height, width))
 
 
-def _standard(p: "Polynomial", units: HiddenUnits) -> tuple[Tensor, Tensor | None]:
+def _standard(p: PolynomialTerms, units: HiddenUnits) -> tuple[Tensor, Tensor | None]:
     """Return ``t`` and, for gated units, ``xi``."""
     t = (units.y - p.units.shift) * p.units.inverse_std
     factor = p.units.factor
@@ -134,7 +152,7 @@ def _standard(p: "Polynomial", units: HiddenUnits) -> tuple[Tensor, Tensor | Non
     return t, units.z - factor.shift - factor.slope * t
 
 
-def _activated(p: "Polynomial", units: HiddenUnits) -> Tensor:
+def _activated(p: PolynomialTerms, units: HiddenUnits) -> Tensor:
     assert p.activation is not None
     hidden = p.activation(units.y - p.units.shift + p.units.mean)
     factor = p.units.factor

@@ -8,7 +8,7 @@ order, whose diagonal ``Var g(y_h)`` is an integral.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear import evaluation
 from rlbilinear.moments import Activation, expand
+from rlbilinear.polynomial_terms import Expansion, PolynomialTerms, Units
 from rlbilinear.quadrature import adaptive_nodes, gaussian_nodes
-
-if TYPE_CHECKING:
-    from rlbilinear.polynomial import Polynomial, Units
 
 
 class R2(NamedTuple):
@@ -48,14 +47,7 @@ class R2(NamedTuple):
         )
 
 
-class Expansion(NamedTuple):
-    """Hermite coefficients of units: ``sum_n values_n he_n(t) + products_n he_n(t) xi``."""
-
-    values: Float[Tensor, "orders units"]
-    products: Float[Tensor, "orders units"] | None
-
-
-def expansion(activation: Activation, units: "Units", degree: int) -> Expansion:
+def expansion(activation: Activation, units: Units, degree: int) -> Expansion:
     """Expand ``g(m + s t) (factor.mean + slope t + xi)`` up to ``degree``, orthonormal.
 
     From ``t he_n = sqrt(n + 1) he_{n+1} + sqrt(n) he_{n-1}``; one row of products less, as theirs
@@ -71,15 +63,17 @@ def expansion(activation: Activation, units: "Units", degree: int) -> Expansion:
     return Expansion(values, g[:degree])
 
 
-def explained_shares(p: "Polynomial") -> Float[Tensor, "orders outputs"]:
+def explained_shares(
+    p: PolynomialTerms, variance: Float[Tensor, "outputs"]
+) -> Float[Tensor, "orders outputs"]:
     """Return what each order, from 0 on, takes off the expected squared error of each output.
 
     As a share of the output's variance; NaN for one that does not vary. Of the best coefficients
     ``a`` it is the share of the variance that is in the order. Others, ``c``, leave the variance of
     ``a - c`` besides; for order 0 its square.
     """
-    varies = p.variance > 0
-    p = _standardised(p)
+    varies = variance > 0
+    p = _standardised(p, variance)
     own = Expansion(p.values, p.products)
     if p.best is None:
         return torch.where(varies, _order_variance(p, own), torch.nan)
@@ -92,9 +86,9 @@ def explained_shares(p: "Polynomial") -> Float[Tensor, "orders outputs"]:
     return torch.where(varies, torch.cat([-shift.square()[None], total[1:]]), torch.nan)
 
 
-def _standardised(p: "Polynomial") -> "Polynomial":
+def _standardised(p: PolynomialTerms, variance: Float[Tensor, "outputs"]) -> PolynomialTerms:
     """Scale outputs to variance one and units to size one, as squares of far tails underflow."""
-    width = torch.where(p.variance > 0, p.variance, 1.0).sqrt()
+    width = torch.where(variance > 0, variance, 1.0).sqrt()
     if p.down is None:
         size, down = width, None
     else:
@@ -109,7 +103,7 @@ def _standardised(p: "Polynomial") -> "Polynomial":
     return replace(p, values=own.values, products=own.products, best=best, down=down)
 
 
-def _order_variance(p: "Polynomial", of: Expansion) -> Float[Tensor, "orders outputs"]:
+def _order_variance(p: PolynomialTerms, of: Expansion) -> Float[Tensor, "orders outputs"]:
     """Return the variance of each order of an expansion of the units, weighed; 0 of order 0."""
     degree = len(of.values) - 1
     variance = p.bias.new_zeros(degree + 1, p.out_features)
@@ -129,7 +123,7 @@ def _order_variance(p: "Polynomial", of: Expansion) -> Float[Tensor, "orders out
     return variance
 
 
-def total_variance(p: "Polynomial") -> Float[Tensor, "outputs"]:
+def total_variance(p: PolynomialTerms) -> Float[Tensor, "outputs"]:
     """Return the variance of the network itself, for each output.
 
     That of each unit by quadrature; of two units the sum over orders, up to where what is left,
@@ -157,7 +151,7 @@ def total_variance(p: "Polynomial") -> Float[Tensor, "outputs"]:
 
 
 def unit_variance(
-    activation: Activation, units: "Units", xi_variance: Float[Tensor, "units"] | None
+    activation: Activation, units: Units, xi_variance: Float[Tensor, "units"] | None
 ) -> Float[Tensor, "units"]:
     """Return ``Var g(m + s t)``, times its linear factor for gated units, by quadrature."""
     parts = []
@@ -178,7 +172,7 @@ def unit_variance(
 
 
 def measured_r2(
-    p: "Polynomial",
+    p: PolynomialTerms,
     inputs: Tensor | Iterable[Tensor],
     network: Callable[[Tensor], Tensor] | None,
 ) -> Float[Tensor, "orders outputs"]:
@@ -189,10 +183,10 @@ def measured_r2(
     residual = p.bias.new_zeros(p.degree + 1, p.out_features)
     with torch.no_grad():
         for x in batches:
-            own = p.network(x) if network is None else network(x)
+            own = evaluation.network(p, x) if network is None else network(x)
             y = _by_output(own, p).to(p.bias)
             fitted = torch.zeros_like(y)
-            for n, order in enumerate(p.orders(x)):
+            for n, order in enumerate(evaluation.orders(p, x)):
                 fitted = fitted + _by_output(order, p).to(p.bias)
                 residual[n] += (y - fitted).square().sum(0)
             here, total = y.mean(0), count + len(y)
@@ -205,7 +199,7 @@ def measured_r2(
     return 1 - residual / torch.where(scatter > 0, scatter, torch.nan)
 
 
-def _by_output(y: Tensor, p: "Polynomial") -> Float[Tensor, "samples outputs"]:
+def _by_output(y: Tensor, p: PolynomialTerms) -> Float[Tensor, "samples outputs"]:
     axis = -1 if p.geometry is None else 1
     if y.ndim <= axis or y.shape[axis] != p.out_features:
         raise ValueError(
@@ -243,7 +237,7 @@ class _Block(NamedTuple):
             before, below = below, power
 
 
-def _blocks(p: "Polynomial", entries: int = 2**22) -> Iterator[_Block]:
+def _blocks(p: PolynomialTerms, entries: int = 2**22) -> Iterator[_Block]:
     t, xi = p.rows()
     size = max(1, entries // max(len(t), 1))
     for start in range(0, len(t), size):
@@ -262,12 +256,12 @@ def _sandwich(down: Tensor, start: int, covariance: Tensor) -> Float[Tensor, "ou
     return ((down @ covariance.T) * down[:, start : start + len(covariance)]).sum(1)
 
 
-def _xi_variance(p: "Polynomial") -> Tensor | None:
+def _xi_variance(p: PolynomialTerms) -> Tensor | None:
     xi = p.rows()[1]
     return None if xi is None else p.gaussian.cross(xi, xi).clamp_min(0)
 
 
-def _energy(p: "Polynomial", of: Expansion) -> Float[Tensor, "orders units"]:
+def _energy(p: PolynomialTerms, of: Expansion) -> Float[Tensor, "orders units"]:
     """Return the variance of each order of each unit (of order 0, the square of its mean)."""
     energy = of.values**2
     xi_variance = _xi_variance(p)
@@ -282,7 +276,7 @@ class _Series:
     first, last = 24, 96
     tolerance = 1e-10
 
-    def __init__(self, p: "Polynomial", own: Float[Tensor, "units"]) -> None:
+    def __init__(self, p: PolynomialTerms, own: Float[Tensor, "units"]) -> None:
         self.p, self.own = p, own
         self.expansions: dict[int, tuple[Expansion, Tensor]] = {}
 

@@ -18,51 +18,13 @@ from torch import Tensor
 
 from rlbilinear import coefficients, evaluation, explained
 from rlbilinear.convolution import Eigenfilters
-from rlbilinear.gaussian import Gaussian, LowRankCovariance
-from rlbilinear.moments import Activation, check_degree
-from rlbilinear.one_hidden_layer import ConvGeometry
+from rlbilinear.moments import check_degree
+from rlbilinear.polynomial_terms import Expansion, PolynomialTerms
 from rlbilinear.quadratic import QuadraticForm
 
-_FACTORS = ("values", "products", "down", "bias")
-
 
 @dataclass(frozen=True, eq=False)
-class Factor:
-    """The linear factor of gated units, ``mean + slope t + xi``.
-
-    ``xi = weight x - shift - slope t`` is what it has beyond the unit's ``t``: of mean zero, and
-    uncorrelated with it.
-    """
-
-    weight: Float[Tensor, "hidden patch"]
-    shift: Float[Tensor, "units"]
-    mean: Float[Tensor, "units"]
-    slope: Float[Tensor, "units"]
-
-
-@dataclass(frozen=True, eq=False)
-class Units:
-    """Hidden units seen from the Gaussian, and their linear factor where they are gated.
-
-    ``t = (weight x - shift) inverse_std`` has mean zero and variance one; it is zero for a unit
-    that does not vary.
-    """
-
-    weight: Float[Tensor, "hidden patch"]
-    shift: Float[Tensor, "units"]
-    mean: Float[Tensor, "units"]
-    """of ``weight x + bias``"""
-    std: Float[Tensor, "units"]
-    factor: Factor | None = None
-
-    @property
-    def inverse_std(self) -> Float[Tensor, "units"]:
-        """One over the width; zero for a unit that does not vary."""
-        return torch.where(self.std > 0, 1 / self.std, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Polynomial:
+class Polynomial(PolynomialTerms):
     """A polynomial in factors: hidden units, one polynomial of one number for each.
 
     ``x -> down (sum_n values_n he_n(t) + sum_n products_n he_n(t) xi) + bias``
@@ -71,36 +33,6 @@ class Polynomial:
     function of images, and everything but the call itself is about a receptive field, flattened
     from ``(channels, height, width)``. Made by `approximate`, read back by `load_polynomial`.
     """
-
-    units: Units
-    values: Float[Tensor, "orders units"]
-    products: Float[Tensor, "factor_orders units"] | None
-    """for gated units; the term of row n is of order n + 1"""
-    down: Float[Tensor, "outputs units"] | None
-    bias: Float[Tensor, "outputs"]
-    gaussian: Gaussian
-    geometry: ConvGeometry | None
-    activation: Activation | None
-    """the network's own; None when its function is not known any more"""
-    known_variance: Float[Tensor, "outputs"] | None = None
-    """the network's variance for each output, where it was computed before"""
-    best: explained.Expansion | None = None
-    """the values and products that are best under the Gaussian, where these are others"""
-
-    @property
-    def degree(self) -> int:
-        """The highest order."""
-        return len(self.values) - 1
-
-    @property
-    def in_features(self) -> int:
-        """The number of inputs; of a convolution, the numbers in a receptive field."""
-        return len(self.gaussian.mean)
-
-    @property
-    def out_features(self) -> int:
-        """The number of outputs; of a convolution, its channels."""
-        return len(self.bias)
 
     def __repr__(self) -> str:
         """Say what it is, without its numbers."""
@@ -132,10 +64,7 @@ class Polynomial:
 
         Uncorrelated under the Gaussian, but for what zero padding does at an image's border.
         """
-        p = evaluation.like(self, x)
-        hidden, size = evaluation.hidden_orders(p, x)
-        for n, order in enumerate(hidden):
-            yield evaluation.outputs(p, order, size, constant=n == 0)
+        return evaluation.orders(self, x)
 
     def network(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Evaluate the network that is approximated, from the same weights.
@@ -144,14 +73,7 @@ class Polynomial:
             ValueError: its function is not known any more (loaded from a file that could not hold
                 it, or the fit of a mixture).
         """
-        if self.activation is None:
-            raise ValueError(
-                "network: this polynomial does not hold the network's own function; "
-                "give its outputs, or the network itself"
-            )
-        p = evaluation.like(self, x)
-        hidden, size = evaluation.network_units(p, x)
-        return evaluation.outputs(p, hidden, size, constant=True)
+        return evaluation.network(self, x)
 
     def truncate(self, degree: int) -> "Polynomial":
         """Keep the orders up to ``degree``: the best polynomial of that degree.
@@ -164,10 +86,10 @@ class Polynomial:
             raise ValueError(f"degree: at most {self.degree}, got {degree}")
         own, best = (
             of
-            and explained.Expansion(
+            and Expansion(
                 of.values[: degree + 1], None if of.products is None else of.products[:degree]
             )
-            for of in (explained.Expansion(self.values, self.products), self.best)
+            for of in (Expansion(self.values, self.products), self.best)
         )
         assert own is not None
         return replace(
@@ -181,52 +103,6 @@ class Polynomial:
     def to(self, device: torch.device | str) -> "Polynomial":
         """Return it on a device."""
         return self.with_tensors({k: v.to(device) for k, v in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor it is made of, by name."""
-        covariance = self.gaussian.covariance
-        found: dict[str, Tensor | None] = {
-            f"units.{k}": v for k, v in vars(self.units).items() if k != "factor"
-        }
-        if self.units.factor is not None:
-            found |= {f"factor.{k}": v for k, v in vars(self.units.factor).items()}
-        found |= {k: getattr(self, k) for k in (*_FACTORS, "known_variance")}
-        if self.best is not None:
-            found |= {f"best.{k}": v for k, v in self.best._asdict().items()}
-        found["mean"] = self.gaussian.mean
-        if isinstance(covariance, LowRankCovariance):
-            found["covariance.factor"] = covariance.factor
-            found["covariance.diagonal"] = torch.as_tensor(covariance.diagonal)
-        else:
-            found["covariance"] = covariance
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-    def with_tensors(self, tensors: dict[str, Tensor]) -> "Polynomial":
-        """Return it with these tensors in place of its own, named as `tensors` names them."""
-        return Polynomial.from_tensors(tensors, self.geometry, self.activation)
-
-    @staticmethod
-    def from_tensors(
-        tensors: dict[str, Tensor], geometry: ConvGeometry | None, activation: Activation | None
-    ) -> "Polynomial":
-        """Put one together from what `tensors` gave."""
-        units, factor, best = (
-            {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
-            for part in ("units.", "factor.", "best.")
-        )
-        covariance = (
-            LowRankCovariance(tensors["covariance.factor"], tensors["covariance.diagonal"])
-            if "covariance.factor" in tensors
-            else tensors["covariance"]
-        )
-        return Polynomial(
-            Units(**units, factor=Factor(**factor) if factor else None),
-            **{k: tensors.get(k) for k in (*_FACTORS, "known_variance")},  # type: ignore[arg-type]
-            gaussian=Gaussian(tensors["mean"], covariance),
-            geometry=geometry,
-            activation=activation,
-            best=explained.Expansion(best["values"], best.get("products")) if best else None,
-        )
 
     # Coefficients
 
@@ -270,18 +146,6 @@ class Polynomial:
         """
         return coefficients.eigenfilters(self, direction, k)
 
-    def rows(self) -> tuple[Float[Tensor, "units inputs"], Float[Tensor, "units inputs"] | None]:
-        """Return the vectors with ``t = rows . (x - mean)`` and, for gated units, ``xi``."""
-        t = self.lay_out(self.units.weight) * self.units.inverse_std[:, None]
-        factor = self.units.factor
-        if factor is None:
-            return t, None
-        return t, self.lay_out(factor.weight) - factor.slope[:, None] * t
-
-    def lay_out(self, weight: Float[Tensor, "hidden patch"]) -> Float[Tensor, "units inputs"]:
-        """Return hidden weights as vectors over the inputs; of a convolution, the field's."""
-        return weight if self.geometry is None else self.geometry.rows(weight)
-
     # Variance explained
 
     @cached_property
@@ -291,7 +155,7 @@ class Polynomial:
 
     @cached_property
     def _r2_orders(self) -> Float[Tensor, "orders outputs"]:
-        return explained.explained_shares(self)
+        return explained.explained_shares(self, self.variance)
 
     @property
     def r2_by_order(self) -> Float[Tensor, "degree outputs"]:

@@ -17,7 +17,7 @@ from rlbilinear.moments import (
     gaussian_moment,
     hermite_coefficients,
 )
-from rlbilinear.polynomial import Units
+from rlbilinear.polynomial_terms import Units
 from rlbilinear.quadrature import gaussian_nodes
 
 SMOOTH = {

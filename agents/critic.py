@@ -1,4 +1,4 @@
-"""A critic that learned elsewhere, brought to what a PPO run's rewards are counted in."""
+"""A critic that was trained elsewhere, rescaled to the units of a PPO run's rewards."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,25 +15,25 @@ from rlbilinear.agents.rollout_buffer import generalised_advantages
 
 
 class Fit(NamedTuple):
-    """What a critic's values are multiplied by, and what is then added."""
+    """The factor of a critic's values, and what is added to them then."""
 
     slope: float
     offset: float
 
 
 def adopt_critic(model: FastPPO, steps: int, look: Callable[[], None] = lambda: None) -> Fit:
-    """Let the agent play without learning, then scale and shift its critic to fit what it got.
+    """Let the agent play without learning, then scale and shift its critic to fit the returns.
 
     A critic predicts returns in the units of its own training: the game's, or those of another
-    run's return normaliser. Until it has learned the new ones its gradient is many times the
-    policy's, in the body that both share, and the agent forgets. Here the normaliser learns the
-    scale of the returns, and the critic is `fitted` to it. No frame is counted, and the levels
-    under way are left.
+    run's return normaliser. Until it has learned the new units, its gradient is many times the
+    policy's in the body that both share, and the agent forgets. Here the normaliser learns the
+    scale of the returns, and the critic is `fitted` to it. No frame is counted, and the episodes
+    that were played are abandoned.
 
     Args:
         model: on a `VecNormalize`, before its first step. Its value head is changed in place.
         steps: of each environment.
-        look: called before each step; what it raises ends this, with the critic as it was.
+        look: called before each step; if it raises, the critic stays unchanged.
 
     Raises:
         ValueError: the value head has no bias.
@@ -74,21 +74,21 @@ def fitted(
 ) -> Fit:
     """Return the slope and offset that bring values nearest to the discounted returns.
 
-    An episode that the last step has not ended counts with what is then expected of it: the value
-    after that step, scaled and shifted alike. So both sides of the regression depend on slope and
-    offset, linearly; solved is that the rest is orthogonal to the values and to 1. This is
-    least-squares temporal differences (Boyan 2002) on these two features, with lambda = 1: a lower
-    one, as of the advantages in training, flattens good values of long episodes, because errors
-    are counted in full and what is right only near the ends.
+    An episode that is unfinished after the last step is completed by the value after that step,
+    scaled and shifted alike. So both sides of the regression are linear in slope and offset; the
+    solution makes the residual orthogonal to the values and to 1. This is least-squares temporal
+    differences (Boyan 2002) on these two features, with lambda = 1. A lower lambda, as in the
+    advantages of training, would flatten good values of long episodes: their errors count in full,
+    but only near the ends do they have a return to be compared with.
 
-    Values that do not rise with the returns have slope 0: they know nothing of them, and only
-    the offset is fitted.
+    Values that do not increase with the returns get slope 0: they are uninformative, and only the
+    offset is fitted.
 
     Args:
-        values: of the observations at each step, and after the last.
-        rewards: of each step.
+        values: those of the observations at each step, and after the last.
+        rewards: those of each step.
         ends: whether the step ended an episode.
-        gamma: discount.
+        gamma: discount factor.
     """
     given = torch.as_tensor(values, dtype=torch.float64)
     got = torch.as_tensor(rewards, dtype=torch.float64)
@@ -96,14 +96,14 @@ def fitted(
     mean, spread = given.mean(), given.std()
     features = torch.stack([torch.ones_like(given), given - mean])
     none = torch.zeros_like(got)
-    # of values that are 0: the discounted rewards; of a feature alone: the rest that it leaves
+    # with values of 0: the discounted rewards; with a feature as values: its residuals
     returns = generalised_advantages(got, torch.zeros_like(given), goes_on, gamma, 1.0).flatten()
     rests = torch.stack(
         [generalised_advantages(none, f, goes_on, gamma, 1.0).flatten() for f in features]
     )
     seen = features[:, :-1].flatten(1)
     alone = -(returns.sum() / rests[0].sum()).item()
-    if spread <= 1e-5 * (1 + mean.abs()):  # what is left of float32's digits is noise
+    if spread <= 1e-5 * (1 + mean.abs()):  # differences are float32 rounding
         return Fit(0.0, alone)
     offset, slope = torch.linalg.solve(seen @ rests.T, -seen @ returns).tolist()
     return Fit(slope, offset - slope * mean.item()) if slope > 0 else Fit(0.0, alone)

@@ -1,4 +1,4 @@
-"""Held-out episodes as an animated picture: what an agent sees, does, and thinks it is worth."""
+"""Held-out episodes as an animated picture: observations, action probabilities and values."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from rlbilinear.checks import likeliest
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
 
 SIDE, STRIP, BAR = 128, 36, 8
-"""Pixels: a side of the game's picture, height of the strip below it, width of an action's bar."""
+"""Pixels: side of the game's picture, height of the strip below it, width of an action's bar."""
 EPISODES, IN_A_ROW, STEPS, RATE = 4, 2, 150, 15.0
-"""Episodes in a film, how many side by side, its steps, and steps a second, as people play."""
+"""Episodes in a film, how many side by side, its steps, and steps a second (as people play)."""
 FONT_SIZE = 10
 CHOSEN, OTHER, INK = (220, 80, 20), (130, 150, 190), (0, 0, 0)
-"""Colours: of the bar of the action that was taken, of the others', of letters."""
+"""Colours of the bar of the chosen action, of the other bars, and of letters."""
 
 ACTIONS = (
     *("left+down", "left", "left+up", "down", "none", "up", "right+down", "right", "right+up"),
@@ -35,7 +35,7 @@ CAPTION = (
 
 
 class Thought(NamedTuple):
-    """What an agent made of one step of several episodes."""
+    """An agent's outputs in one step of several episodes."""
 
     probabilities: Float[np.ndarray, "episodes actions"]
     actions: Int[np.ndarray, " episodes"]
@@ -45,17 +45,17 @@ class Thought(NamedTuple):
 def film(
     agent: Agent, levels: Sequence[int], *, mode: str = "easy", steps: int = STEPS, seed: int = 0
 ) -> videos.Frames:
-    """Play one episode on each level, and return them in rows, with what the agent thinks.
+    """Play one episode on each level, and return them in rows, with the agent's outputs.
 
-    The random choices are those of `agents.evaluation.evaluate`: these are the very episodes that
-    it scores. An episode that is over stays on its last picture, the one before its last step.
+    The random choices are those of `rlbilinear.agents.evaluate`: these are the episodes that it
+    scores. An episode that is over stays on its last picture, the one before its last step.
     Memory is about 1.2 MB a step for four episodes, a GIF of it 0.4 to 23 kB.
 
     Args:
         agent: to play.
         levels: level seeds.
         mode: the game's distribution mode.
-        steps: at most so many; what is longer is cut.
+        steps: the most steps; longer episodes are cut.
         seed: of the sampled actions.
 
     Raises:
@@ -92,7 +92,7 @@ def film(
 
 
 def _one_below_the_other(rows: Sequence[videos.Frames]) -> videos.Frames:
-    """Stack rows, the shorter ones staying on their last picture, the narrower ones on white."""
+    """Stack rows; shorter ones stay on their last picture, narrower ones are padded with white."""
     time, width = (max(row.shape[axis] for row in rows) for axis in (0, 2))
     return np.concatenate(
         [
@@ -116,10 +116,10 @@ def _think(agent: Agent, observations: np.ndarray, noise: list[np.random.Generat
 
 
 def _with_strips(own: videos.Film, thoughts: Sequence[Thought], episode: int) -> videos.Film:
-    """Set below each picture what the agent thought of it.
+    """Draw the agent's outputs below each picture.
 
-    After the last step there is no thought: the simulator does not show how an episode ends, and
-    the picture after a film was cut is left out.
+    There are none after the last step: the simulator does not show how an episode ends, and the
+    picture after a film was cut is left out.
     """
     last = len(own.frames) - 2
     frames = own.frames if own.ending else own.frames[:-1]

@@ -43,8 +43,9 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
     Raises:
         FileExistsError: ``path`` is there, and may not be replaced.
         OSError: it cannot be written; the error names ``path``.
+        ValueError: its name is not valid text.
     """
-    path = Path(path).absolute()
+    path = _named(path)
     check_free(path, overwrite=overwrite, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, f"{os.getpid()}.new")
@@ -118,11 +119,15 @@ def locked(path: str | Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process holds it; it is named.
+        FileExistsError: it is a file.
         OSError: the folder cannot be written.
+        ValueError: its name is not valid text.
     """
-    path = Path(path).absolute()
+    path = _named(path)
     lock = FileLock(path / LOCK)
     made = [place for place in path.parents if not place.exists()]
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is not a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -210,6 +215,16 @@ def provenance() -> dict[str, Any]:
             **versions,
         },
     }
+
+
+def _named(path: str | Path) -> Path:
+    """Return an absolute path; the libraries that write files take no names but valid text."""
+    path = Path(path).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of a folder must be valid text, got {str(path)!r}") from None
+    return path
 
 
 def _beside(path: Path, ending: str) -> Path:

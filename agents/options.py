@@ -260,7 +260,7 @@ def check_record(record: Mapping[str, Any]) -> None:
     """
     hyperparameters = record.get("hyperparameters")
     if not isinstance(hyperparameters, dict):
-        raise ValueError("expected the options of a PPO run, which have hyperparameters")
+        raise ValueError("its options lack hyperparameters")
     defaults = recorded(TrainOptions(Path()))
     for name, value in (*record.items(), *hyperparameters.items()):
         default = defaults.get(name)

@@ -171,6 +171,8 @@ def _build(run: Run, options: TrainOptions) -> _Training:
     held_out: list[Scores] = []
     if checkpoint:
         training_state.restore(model, checkpoint)
+        if model.num_timesteps != int(checkpoint.name):
+            raise CheckpointError(f"{checkpoint} says that it has {model.num_timesteps:,} frames")
         held_out = [one for one in run.held_out() if one["frames"] <= model.num_timesteps]
     lineage = {name: agent.config.made[name] for name in LINEAGE if name in agent.config.made}
     record = {"options": recorded(options), **provenance(), **lineage}

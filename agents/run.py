@@ -101,7 +101,7 @@ class Run:
         try:
             check_record(record["options"])
         except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}") from error
+            raise CheckpointError(f"{file} does not describe a PPO run: {error}") from error
         return record
 
     def options(self) -> TrainOptions:

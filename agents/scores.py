@@ -4,14 +4,13 @@ The generalisation gap is the return on the levels that an agent learned from mi
 levels held out. Both sides are played by the same evaluator, after training, on as many levels.
 """
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from rlbilinear.agents.checkpoint import WEIGHTS, load
 from rlbilinear.agents.evaluation import evaluate
-from rlbilinear.agents.folder import sha256
+from rlbilinear.agents.folder import new_file, sha256
 from rlbilinear.envs import EVALUATION, TRAINING, Levels
 from rlbilinear.envs.games import check_game
 from rlbilinear.envs.levels import check_disjoint
@@ -54,8 +53,8 @@ SCORE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "starpilot": (1.5, 35),
     },
 }
-"""By mode and game, the returns that count as 0 and 1 (Cobbe et al. 2020, appendix C): what an
-agent gets that sees nothing, and the best that can be had or was learned."""
+"""By mode and game, the returns that count as 0 and 1 (Cobbe et al. 2020, appendix C): that of an
+agent that sees nothing, and the highest that is possible or was reached."""
 
 FINAL = "final_levels.csv"
 """In a run's folder: a row for each level that the trained agent was scored on."""
@@ -68,7 +67,7 @@ def score_range(game: str, mode: str = "easy") -> tuple[float, float]:
     """Return the returns that count as 0 and 1: ``(return - low) / (high - low)`` normalises.
 
     Raises:
-        ValueError: a game that there is not, or a mode with no published range.
+        ValueError: an unknown game, or a mode without a published range.
     """
     check_game(game)
     if mode not in SCORE_RANGES:
@@ -98,8 +97,8 @@ def final_scores(
     there while the agent's weights, the mode and the number of levels are the same.
 
     Args:
-        run: folder of a run of `rlbilinear.agents.ppo.train`.
-        levels: number of training levels; 0 for all that are set apart for training.
+        run: folder of a run of `rlbilinear.agents.train`.
+        levels: number of training levels; 0 for all that are reserved for training.
         count: levels of each set to play; of training levels, no more than there are.
         mode: the game's distribution mode.
         device: where to play.
@@ -134,7 +133,6 @@ def final_scores(
     table = pd.concat(played, names=["levels"]).reset_index(level=0).reset_index(drop=True)
     table.insert(1, "mode", mode)
     table.insert(2, "weights", weights)
-    temporary = file.with_name(f".{file.name}.new")
-    table.to_csv(temporary, index=False)
-    os.replace(temporary, file)
+    with new_file(file) as temporary:
+        table.to_csv(temporary, index=False)
     return table

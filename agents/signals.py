@@ -1,4 +1,4 @@
-"""Ending a run in good order when the system or the user asks for it."""
+"""Ending a run in good order at SIGINT or SIGTERM."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ class Stopped(KeyboardInterrupt):
     """A run that was asked to stop has saved and stopped.
 
     Attributes:
-        signal: which asked for it; a shell's exit code for it is 128 + its number.
+        signal: the signal; the shell's exit code for it is 128 plus its number.
     """
 
     def __init__(self, signal: signal.Signals, message: str = "") -> None:
@@ -35,10 +35,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one does what it always does.
+    """Turn the first SIGINT or SIGTERM into a request; a second one has its usual effect.
 
-    A signal that is ignored stays so, as SIGINT in a shell's background jobs. Only the main thread
-    is given signals: elsewhere nothing is changed, and there are no requests.
+    A signal that is ignored stays ignored, as SIGINT in a shell's background jobs. Only the main
+    thread receives signals: in others, nothing is changed and no request is made.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -54,7 +54,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def ask(number: int, _: object) -> None:
         request.signal = signal.Signals(number)
         restore()
-        # print is not to be called from here: it may be what was interrupted
+        # not print: the signal may have interrupted a print
         os.write(2, b"\nstopping: the run is saved first; a second signal stops at once\n")
 
     for number in before:

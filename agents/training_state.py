@@ -27,6 +27,10 @@ from rlbilinear.envs import ProcgenVecEnv
 
 VERSION = 1
 TENSORS, NUMBERS = "training.safetensors", "training.json"
+MOMENTS = ("mean", "var", "count")
+"""What the return normaliser has learned of returns."""
+NUMPY_WORDS = 624
+"""Words in the state of NumPy's Mersenne twister."""
 
 
 class Snapshot(NamedTuple):
@@ -79,9 +83,7 @@ def take(model: PPO) -> Snapshot:
             "gauss": numpy_state["gauss"],
         },
         "python": {"version": version, "gauss": gauss},
-        "normaliser": {
-            name: float(getattr(normaliser.ret_rms, name)) for name in ("mean", "var", "count")
-        },
+        "normaliser": {name: float(getattr(normaliser.ret_rms, name)) for name in MOMENTS},
         "episode_starts": np.asarray(model._last_episode_starts).tolist(),
         "episodes": [{name: e[name] for name in ("r", "l")} for e in model.ep_info_buffer or ()],
     }
@@ -111,8 +113,17 @@ def restore(model: PPO, folder: Path) -> None:
             raise CheckpointError(f"{folder}: expected version {VERSION}, got {numbers['version']}")
         if sha256(folder / TENSORS) != numbers["sha256"]:
             raise CheckpointError(f"{folder / TENSORS} is truncated or altered")
+        _check_numbers(numbers, environments(model)[0].num_envs)
         _restore(model, load_file(folder / TENSORS), numbers)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder} holds no state of this run: {error!r}") from error
@@ -177,6 +188,35 @@ def _check_finite(snapshot: Snapshot) -> None:
         raise FloatingPointError(f"not finite: {', '.join(broken[:5])}")
 
 
+def _check_numbers(numbers: dict[str, Any], num_envs: int) -> None:
+    """Raise ValueError for numbers that no run has: NumPy would crash with some of them."""
+    numpy, python, normaliser = (numbers[name] for name in ("numpy", "python", "normaliser"))
+    is_valid = {
+        "frames": _is_count(numbers["frames"]),
+        "updates": _is_count(numbers["updates"]),
+        "numpy": _is_count(numpy["position"])
+        and numpy["position"] <= NUMPY_WORDS
+        and numpy["has_gauss"] in (0, 1)
+        and _is_number(numpy["gauss"]),
+        "python": python["gauss"] is None or _is_number(python["gauss"]),
+        "normaliser": all(_is_number(normaliser[name]) for name in MOMENTS)
+        and normaliser["var"] >= 0
+        and normaliser["count"] > 0,
+        "episode_starts": [type(each) for each in numbers["episode_starts"]] == [bool] * num_envs,
+        "episodes": all(_is_number(e["r"]) and _is_count(e["l"]) for e in numbers["episodes"]),
+    }
+    if wrong := [name for name, valid in is_valid.items() if not valid]:
+        raise ValueError(f"no run has such {', '.join(wrong)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     env, normaliser = environments(model)
     states = [tensors[f"simulator/{i}"].numpy().tobytes() for i in range(env.num_envs)]
@@ -187,8 +227,8 @@ def _restore(model: PPO, tensors: dict[str, Tensor], numbers: dict[str, Any]) ->
     model.ep_info_buffer = deque(numbers["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     normaliser.returns = tensors["normaliser/returns"].numpy()
-    for name, value in numbers["normaliser"].items():
-        setattr(normaliser.ret_rms, name, value)
+    for name in MOMENTS:
+        setattr(normaliser.ret_rms, name, numbers["normaliser"][name])
     restore_optimizer(model.policy.optimizer, tensors, "optimizer/")
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors and model.device.type == "cuda":

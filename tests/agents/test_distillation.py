@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,8 +28,9 @@ from rlbilinear.agents.distillation import (
     student_loss,
 )
 from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.folder import locked
 from rlbilinear.agents.network import weights_of
-from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS
+from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS, Run
 from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING, Levels, Maze
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +278,64 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     with pytest.raises(ValueError, match="has had 48 frames"):
         distill(tiny(out), resume=True)
     assert distill(tiny(out, frames=56), resume=True).config.made["frames"] == 56
+
+
+@pytest.mark.parametrize("frames", [48, 24])
+def test_a_run_that_has_its_frames_is_left_as_it_is(tmp_path, frames):
+    out = tmp_path / "run"
+    distill(tiny(out))
+    files = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=f"has had 48 frames already, {frames} are asked for") as e:
+        distill(tiny(out, frames=frames), resume=True)
+    assert type(e.value) is ValueError  # bad usage, not a damaged run
+    assert files == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+def test_a_run_killed_after_its_last_step_gets_its_agent(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    options = tiny(tmp_path / "run", evaluation_levels=1)
+    whole = distill(tiny(tmp_path / "whole", evaluation_levels=1))
+    distill(dataclasses.replace(options, frames=24))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(distillation, "held_out_scores", killed)
+        distill(options, resume=True)
+    run = Run(options.out)
+    assert run.trained_frames == 24
+    distill(options, resume=True)
+    assert run.trained_frames == 48
+    agent, made = agents.load(run.folder / AGENT, device="cpu"), whole.config.made
+    assert agent.config.made["scores"].keys() == made["scores"].keys()
+    with pytest.raises(ValueError, match="has had 48 frames"):
+        distill(options, resume=True)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    out = tmp_path / "run"
+    distill(tiny(out, frames=24))
+    state = (out / DISTILLED).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(state) - 1, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            distill(tiny(out), resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(raised.value) == (
+        f"cannot write in {out} after 48 frames: [Errno 27] File too large: '{out / DISTILLED}'; "
+        f"the last good checkpoint is {out / DISTILLED}"
+    )
+    assert (out / DISTILLED).read_bytes() == state
+    assert not list(out.rglob(".*"))
+    distill(tiny(out), resume=True)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    with locked(tmp_path / "run"):
+        for flags in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(BlockingIOError, match=f"in use by process {os.getpid()}"):
+                distill(tiny(tmp_path / "run"), **flags)
 
 
 def test_a_run_of_another_architecture_is_not_resumed(tmp_path):

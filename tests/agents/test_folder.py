@@ -1,4 +1,6 @@
+import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -6,6 +8,7 @@ from socket import gethostname
 
 import pytest
 
+from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import (
     HOLDER,
     check_free,
@@ -15,6 +18,7 @@ from rlbilinear.agents.folder import (
     new_folder,
     provenance,
     remove_leftovers,
+    write_json,
 )
 
 
@@ -99,3 +103,64 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     (tmp_path / ".mine").touch()
     remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [".mine"]
+
+
+def refused(size, write):
+    """Return the error when the system lets files have no more than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return raised.value
+
+
+def test_errors_name_what_was_to_be_written(tmp_path):
+    """Not the temporary name; nothing of it is left, and what was there stays."""
+    place, file = tmp_path / "folder", tmp_path / "numbers.json"
+    write(place, "old")
+    write_json(file, 1)
+    agent = Agent.new("impala-compact")
+    errors = [
+        refused(10, lambda: write(place, "longer than ten bytes", overwrite=True)),
+        refused(10, lambda: write_json(file, "longer than ten bytes")),
+        refused(10, lambda: agent.save(tmp_path / "agent")),
+    ]
+    said = [str(error) for error in errors]
+    assert said[0] == f"[Errno 27] File too large: '{place}'"
+    assert said[1] == f"[Errno 27] File too large: '{file}'"
+    assert said[2] == f"[Errno 27] File too large: '{tmp_path / 'agent'}'"
+    assert (place / "mark").read_text() == "old" and file.read_text() == "1\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "numbers.json"}
+    (place / "inner").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match=rf"'{place}/inner'"),
+        new_folder(place, overwrite=True, marker="mark") as folder,
+    ):
+        (folder / "inner").mkdir()
+        (folder / "inner").write_text("")
+    with (
+        pytest.raises(FileNotFoundError, match="'elsewhere'"),
+        new_folder(tmp_path / "other", marker="mark"),
+    ):
+        Path("elsewhere").read_text()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "🐭" * 63])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    write(tmp_path / name, "old")
+    write(tmp_path / name, "new", overwrite=True)
+    assert (tmp_path / name / "mark").read_text() == "new"
+    write_json(tmp_path / name / name, 1)
+    assert json.loads((tmp_path / name / name).read_text()) == 1
+
+
+def test_parents_of_a_folder_that_stays_empty_are_taken_away(tmp_path):
+    with locked(tmp_path / "a" / "b" / "c"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path / "a" / "b" / "c"):
+        (tmp_path / "a" / "kept").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]

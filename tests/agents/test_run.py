@@ -1,6 +1,7 @@
 """The folder of a run: read by anyone, damaged files refused, written by one process."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +65,8 @@ def test_a_folder_without_a_run(tmp_path):
         (lambda record: None, "expected an object, got NoneType"),
         (lambda record: {}, 'expected "options" with an object'),
         (lambda record: record | {"options": [1]}, 'expected "options" with an object'),
-        (lambda record: record | {"options": {}}, "which have hyperparameters"),
-        (lambda record: changed(record, hyperparameters=[]), "which have hyperparameters"),
+        (lambda record: record | {"options": {}}, "its options lack hyperparameters"),
+        (lambda record: changed(record, hyperparameters=[]), "its options lack hyperparameters"),
         (lambda record: changed(record, hyperparameters={"gamma": [1]}), r"gamma cannot be \[1\]"),
         (lambda record: changed(record, frames="many"), "frames cannot be 'many'"),
         (lambda record: changed(record, seed=None), "seed cannot be None"),
@@ -79,7 +80,7 @@ def test_a_damaged_record_is_refused(finished, run, change, message):
     file = run.folder / OPTIONS
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
     before = file.read_bytes()
-    with pytest.raises(CheckpointError, match=rf"options\.json is damaged: .*{message}"):
+    with pytest.raises(CheckpointError, match=rf"options\.json .*{message}"):
         run.options()
     with pytest.raises(CheckpointError, match=message):
         train(replace(finished, out=run.folder), resume=True)
@@ -173,3 +174,59 @@ def test_a_run_that_is_longer_already_is_not_resumed(finished, run, asked):
         train(replace(finished, out=run.folder, frames=asked), resume=True)
     assert type(e.value) is ValueError  # bad usage, not a damaged run
     assert (run.folder / OPTIONS).read_bytes() == before
+
+
+CHECKPOINT = f"checkpoints/{64:012d}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda numbers: [numbers],
+        lambda numbers: None,
+        lambda numbers: numbers | {"version": 2},
+        lambda numbers: numbers | {"frames": 32},
+        lambda numbers: numbers | {"frames": "64"},
+        lambda numbers: numbers | {"updates": None},
+        lambda numbers: numbers | {"numpy": numbers["numpy"] | {"position": 10**9}},  # a crash
+        lambda numbers: numbers | {"python": {"version": 1, "gauss": None}},
+        lambda numbers: numbers | {"normaliser": "mean"},
+        lambda numbers: numbers | {"normaliser": numbers["normaliser"] | {"var": float("nan")}},
+        lambda numbers: numbers | {"normaliser": numbers["normaliser"] | {"var": -1}},
+        lambda numbers: numbers | {"episode_starts": [True]},
+        lambda numbers: numbers | {"episodes": [{"r": 1.0}]},
+        lambda numbers: numbers | {"episodes": "ab"},
+        lambda numbers: {k: v for k, v in numbers.items() if k != "normaliser"},
+    ],
+)
+def test_a_damaged_checkpoint_is_not_resumed(finished, run, change):
+    file = run.folder / CHECKPOINT / "training.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    record = (run.folder / OPTIONS).read_bytes()
+    with pytest.raises(CheckpointError, match=CHECKPOINT):
+        train(replace(finished, out=run.folder, frames=96), resume=True)
+    assert (run.folder / OPTIONS).read_bytes() == record
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", "-dash", "läufe 日本 🐭", "*[a]?", "%s {} $HOME", "a\nb", ".new", "n" * 255],
+)
+def test_a_folder_may_have_any_name(finished, tmp_path, name):
+    options = replace(finished, out=tmp_path / name, evaluate_every=0)
+    train(replace(options, frames=32))
+    train(options, resume=True)
+    assert Run(options.out).trained_frames == 64
+    assert [place.name for place in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_not_text_is_refused(finished, tmp_path):
+    with pytest.raises(ValueError, match="must be valid text"):
+        train(replace(finished, out=tmp_path / os.fsdecode(b"\xff")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder_for_a_run(finished, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file is not a folder"):
+        train(replace(finished, out=tmp_path / "file"))

@@ -103,15 +103,9 @@ def score(options: EvaluateOptions) -> Scores:
 
 
 def check_evaluation(options: EvaluateOptions) -> None:
-    """Raise ValueError, naming the option, where one is out of range or given twice."""
-    for name, value, least, most in (
-        ("levels", options.levels, 1, EVALUATION.count),
-        ("episodes", options.episodes, 1, None),
-        ("seed", options.seed, 0, None),
-    ):
-        if value < least or (most is not None and value > most):
-            accepted = f"{least} or more" if most is None else f"from {least} to {most}"
-            raise ValueError(f"--{name} must be {accepted}, got {value}")
+    """Raise ValueError, naming the option, where there are too many levels, or an agent twice."""
+    if options.levels > EVALUATION.count:
+        raise ValueError(f"--levels: expected 1 to {EVALUATION.count}, got {options.levels}")
     given = [name.rstrip("/") for name in options.agents]
     if twice := [name for name in given if given.count(name) > 1]:
         raise ValueError(f"agents: {twice[0]} is given twice")

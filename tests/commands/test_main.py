@@ -83,7 +83,7 @@ def test_completion_has_every_subcommand_and_its_options(capsys):
     )
     done = subprocess.run(["bash", "-c", completed], capture_output=True, text=True)
     names, options = done.stdout.splitlines()
-    assert set(SUBCOMMANDS) <= set(names.split()) and options == "--levels"
+    assert set(SUBCOMMANDS) <= set(names.split()) and options == "--levels --level-seeds"
 
 
 def test_the_entry_point_is_this_function():

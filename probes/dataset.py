@@ -16,7 +16,6 @@ from rlbilinear.envs.render import observe
 from rlbilinear.envs.simulator import Simulator
 from rlbilinear.probes.concepts import ConceptLike
 from rlbilinear.probes.concepts import concepts as named_concepts
-from rlbilinear.probes.finite import check_finite
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 
 HORIZON = 32
@@ -312,10 +311,7 @@ def _activations(
 ) -> dict[str, np.ndarray]:
     parts = []
     for start in tqdm(range(0, len(observations), _BATCH), "activations", disable=not progress):
-        some = observations[start : start + _BATCH]
-        parts.append(agent.activations(some, layers))
-        for output in parts[-1].values():
-            check_finite(agent, some, output)
+        parts.append(agent.activations(observations[start : start + _BATCH], layers))
     return {name: np.concatenate([part[name].cpu().numpy() for part in parts]) for name in layers}
 
 

@@ -3,10 +3,7 @@
 from collections.abc import Iterable
 
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
 
-from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.probes.interventions import Intervention, activations
@@ -37,25 +34,3 @@ def finite_by_layer(
         }
         for name, output in outputs.items()
     )
-
-
-def check_finite(agent: Agent, observations: Observations, output: Float[Tensor, "n *out"]) -> None:
-    """Refuse outputs that are not finite.
-
-    Args:
-        agent: whose outputs.
-        observations: what it saw.
-        output: of any of its layers, on the same observations.
-
-    Raises:
-        ValueError: an output is not finite; the message says in how many states, and which layer
-            is the first.
-    """
-    broken = ~output.isfinite().flatten(1).all(1).cpu().numpy()
-    if broken.any():
-        table = finite_by_layer(agent, observations)
-        layer = table["layer"][table["finite"] < 1].iloc[0]
-        raise ValueError(
-            f"the agent's outputs are not finite in {broken.sum()} of {len(broken)} states; the "
-            f"first layer that is not is {layer}"
-        )

@@ -192,7 +192,9 @@ def activations(
         rows = Rows(start, min(start + batch, total), total)
         bound = [(change.layer, change.bind(agent, rows)) for change in changes]
         with _hooked(agent, bound):
-            outputs = agent.activations(observations[rows.start : rows.stop], names, batch=batch)
+            outputs = agent.activations(
+                observations[rows.start : rows.stop], names, batch=batch, check_finite=False
+            )
         for name in names:
             parts[name].append(outputs[name])
     return {name: torch.cat(part) for name, part in parts.items()}

@@ -17,7 +17,6 @@ from rlbilinear.agents.network import HEADS
 from rlbilinear.convolution import convolve
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.envs import ProcgenVecEnv
-from rlbilinear.probes.finite import check_finite
 from rlbilinear.probes.named import AgentLike, as_agent
 from rlbilinear.receptive import Rectangle, Window, read_by, window
 
@@ -144,9 +143,7 @@ def played_frames(
             for step in range(steps):
                 seen = observations[playing]
                 yield Frames(seen, part[playing], np.full(len(playing), step))
-                logits = agent.logits(seen)
-                check_finite(agent, seen, logits)
-                scores = logits.cpu().numpy()
+                scores = agent.logits(seen).cpu().numpy()
                 gumbel = np.stack([noise[i].gumbel(size=scores.shape[1]) for i in playing])
                 actions = np.zeros(len(part), np.int64)
                 actions[playing] = (scores + gumbel).argmax(1)
@@ -203,7 +200,6 @@ def top_activations(
     seen = 0
     for batch in frames:
         x = agent.activations(batch.observations, [before])[before]
-        check_finite(agent, batch.observations, x)
         responses = convolve(x, filters.filters, filters.stride, filters.padding, filters.dilation)
         contributions = filters.values.to(x)[:, None, None] * responses**2
         if weights is not None:

@@ -8,7 +8,6 @@ from jaxtyping import Int, UInt8
 from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.envs import Maze, ProcgenVecEnv, videos
-from rlbilinear.probes.finite import check_finite
 
 Frames = UInt8[np.ndarray, "time 3 height width"]
 
@@ -42,9 +41,7 @@ def side_by_side(
     def policy(observations: Observations) -> Int[np.ndarray, " agents"]:
         scores = []
         for agent, observation in zip(agents.values(), observations, strict=True):
-            logits = agent.logits(observation[None])
-            check_finite(agent, observation[None], logits)
-            scores.append(logits[0].cpu().numpy())
+            scores.append(agent.logits(observation[None])[0].cpu().numpy())
         return (np.stack(scores) + noise.gumbel(size=len(scores[0]))).argmax(1)
 
     env = ProcgenVecEnv("maze", len(agents), levels=[maze] * len(agents), render_mode="rgb_array")

@@ -153,5 +153,5 @@ def test_the_script_says_what_is_wrong(tmp_path):
         tmp_path / "a",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "stem is a Conv2d, not bilinear; choose from" in done.stderr
+    assert done.returncode == 2 and "stem is a Conv2d, not bilinear; choose from" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "a").exists()

@@ -11,7 +11,7 @@ from rlbilinear.probes.concepts import cheese_position, cheese_presence
 from rlbilinear.probes.curves import sparsity_curve
 from rlbilinear.probes.dataset import collect
 from rlbilinear.probes.probe import LinearProbe
-from rlbilinear.probes.reading import compare, fit_probe, probe_report
+from rlbilinear.probes.reading import compare_probes, fit_probe, probe_report
 from rlbilinear.probes.sparse import METHODS, SparseProbe, sparsity_table
 
 CHOOSING = [method for method in METHODS if method != "random"]
@@ -178,7 +178,7 @@ def test_the_table_is_the_protocol_of_linear_probes(bilinear_agent, sides):
         ranking = rows["channels"].iloc[-1]
         assert all(rows["channels"] == [ranking[:k] for k in rows["k"]])
     all_channels = table[table["k"] == 6].set_index("features")["average_precision"]
-    full = compare(bilinear_agent, fit, held_out, "pool1", cheese_presence, n_resamples=20)
+    full = compare_probes(bilinear_agent, fit, held_out, "pool1", cheese_presence, n_resamples=20)
     full = full.set_index("name")["average_precision"]
     for features, name in (
         ("trained network", "probe"),

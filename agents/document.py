@@ -1,4 +1,4 @@
-"""What ``config.json`` says of an agent: written from one, and read only if all is in order."""
+"""The document ``config.json`` of an agent: written from one, and read only if all is in order."""
 
 import json
 from typing import Any, NamedTuple

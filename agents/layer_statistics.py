@@ -1,4 +1,4 @@
-"""What the layers of a network do on a fixed batch, and what their weights say without data.
+"""Statistics of the layers of a network on a fixed batch, and of their weights without data.
 
 A bilinear layer multiplies two linear maps of its input, so what is large becomes larger, and a
 stack of them explodes where a ReLU network would not. Mean squares and tails of the products say

@@ -1,4 +1,4 @@
-"""What depth adds to an agent's layers: exact polynomials between pools, and what chains ignore.
+"""Exact polynomials between an agent's pools, and the variance that chains of filters ignore.
 
     parts = polynomial_parts(load("maze-bimpala-compact"))
     table = explain_chains(agent, observations)

@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` measures, one module a subject, each with a function `compare`."""
+"""The benchmarks of `rlbilinear benchmark`: a module a subject, with a function `comparisons`."""
 
 if __name__ != "rlbilinear.benchmarks":
     raise ImportError("import this package as `rlbilinear.benchmarks`, not as `benchmarks`")

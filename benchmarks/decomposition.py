@@ -47,7 +47,7 @@ class Growth(NamedTuple):
         return _exponent(self.sizes, self.ours), _exponent(self.sizes, self.dense)
 
 
-def compare() -> Iterator[Comparison]:
+def comparisons() -> Iterator[Comparison]:
     """Measure layers of the sizes in use, with what is asked of each, then how cost grows."""
     torch.manual_seed(0)
     yield from _one_direction()

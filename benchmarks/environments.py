@@ -30,7 +30,7 @@ from rlbilinear.envs.simulator import Simulator, import_procgen
 ENVIRONMENTS, STEPS, THREADS = 256, 20, 4
 
 
-def compare() -> Iterable[Comparison]:
+def comparisons() -> Iterable[Comparison]:
     """Measure what there are targets for, beside another way where there is one."""
     yield _observing()
     yield from _stepping()

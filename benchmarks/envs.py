@@ -6,7 +6,7 @@ from rlbilinear.benchmarks import environments, mazes
 from rlbilinear.benchmarks.measure import Comparison
 
 
-def compare() -> Iterable[Comparison]:
+def comparisons() -> Iterable[Comparison]:
     """Measure one part after the other."""
-    yield from mazes.compare()
-    yield from environments.compare()
+    yield from mazes.comparisons()
+    yield from environments.comparisons()

@@ -27,7 +27,7 @@ from rlbilinear.envs.state import parse
 LEVELS = 10_000
 
 
-def compare() -> Iterable[Comparison]:
+def comparisons() -> Iterable[Comparison]:
     """Measure what the issue sets targets for, beside another way where there is one."""
     maze = Maze.from_seed(3)
     raw = maze.to_bytes()

@@ -20,7 +20,7 @@ SAMPLES_PER_FEATURE = 4
 BATCH = 1024
 
 
-def compare() -> Iterator[Comparison]:
+def comparisons() -> Iterator[Comparison]:
     """Measure the fit at two sizes, its R², its evaluation, and the fit on features."""
     torch.manual_seed(0)
     yield from _digits()

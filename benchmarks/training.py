@@ -81,7 +81,7 @@ OURS = (ON_CUDA if CUDA else ON_CPU)[-1]
 """What is asked to be faster."""
 
 
-def compare() -> Iterable[Comparison]:
+def comparisons() -> Iterable[Comparison]:
     """Measure training in steps from stock to ours, its stages, the others, and memory."""
     for name in SHOWN:
         yield from _one_by_one(name)

@@ -38,7 +38,7 @@ def _benchmark(options: BenchmarkOptions) -> None:
         check_writable(options.out / f"{options.subjects[0]}.csv")
     for subject in options.subjects:
         module = importlib.import_module(f"rlbilinear.benchmarks.{subject}")
-        rows = table(module.compare())
+        rows = table(module.comparisons())
         print(f"\n{subject}\n{rows.to_string(index=False)}", flush=True)
         if options.out is not None:
             write(rows, options.out, subject)

@@ -208,7 +208,7 @@ def report(options: CompareOptions, runs: Sequence[Entry]) -> str:
     )
     scores = summary.summarise(found)
     over_games = summary.aggregate(found)
-    pairs = summary.compare(found, margin=options.margin)
+    pairs = summary.paired_differences(found, margin=options.margin)
     said = text.report(found, scores, over_games, pairs, options.margin)
     pictures = {"curves": draw.curves(found)}
     if len(found.final):

@@ -1,4 +1,4 @@
-"""What the states of each game hold: types of things, pictures, and what is outside the world."""
+"""Contents of the states of each game: types of things, pictures, what is outside the world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy does from each cell of a maze, whatever the policy is."""
+"""Vector fields: the mean step from each cell of a maze, of any policy."""
 
 from __future__ import annotations
 

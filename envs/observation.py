@@ -1,4 +1,4 @@
-"""What the agent would see in situations given as values, in batches and without stepping."""
+"""Observations of situations given as values, in batches and without stepping."""
 
 from __future__ import annotations
 

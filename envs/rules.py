@@ -1,4 +1,4 @@
-"""What one game alone demands of its states, beyond the limits of each number.
+"""Rules of single games for their states, beyond the limits of each number.
 
 Each rule is given a state whose numbers are within their limits, and the game's own fields by name
 (`envs.tails.read_fields`); it raises ValueError. The numbers stand for the constants of the game's

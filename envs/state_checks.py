@@ -1,4 +1,4 @@
-"""What the simulator would die of, found in Python.
+"""Checks, in Python, of everything in a state for which the simulator would end the process.
 
 On bytes it dislikes the simulator ends the whole process, or never returns. `validate_state`
 raises ValueError instead. Limits of numbers are wider than any game's own, so that states may be

@@ -1,4 +1,4 @@
-"""What kind of maze it is: in one piece, a tree, one that the game itself generates or why not."""
+"""The kind of a maze: in one piece, a tree, one that the game itself generates or why not."""
 
 from __future__ import annotations
 

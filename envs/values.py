@@ -1,4 +1,4 @@
-"""What makes a dataclass with arrays a value: nothing changes it, nor a copy of it."""
+"""Dataclasses with arrays as values: nothing changes one, nor a copy of it."""
 
 from __future__ import annotations
 

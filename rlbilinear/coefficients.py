@@ -1,4 +1,4 @@
-"""What a polynomial in factors is made of: its coefficients, and the forms of its quadratic."""
+"""Coefficients of a polynomial in factors, and the forms of its quadratic."""
 
 from typing import NamedTuple
 

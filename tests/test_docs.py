@@ -8,7 +8,9 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["polynomial.md", "training.md", "validate.md", "numeric-range.md"])
+@pytest.mark.parametrize(
+    "page", ["polynomial.md", "training.md", "validate.md", "numeric-range.md"]
+)
 def test_a_page_runs_from_top_to_bottom(page, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)

@@ -1,1 +1,1 @@
-"""What `scripts/compare.py` plans, spreads, measures and draws."""
+"""Comparisons of architectures: planned, distributed, measured and drawn."""

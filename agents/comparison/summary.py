@@ -1,4 +1,4 @@
-"""What the final scores say of architectures, with intervals over runs, and what they do not."""
+"""Final scores of architectures, with intervals over runs, and the verdicts they allow."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -85,7 +85,7 @@ def aggregate(found: Collected) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["architecture", "measure"])
 
 
-def compare(found: Collected, *, margin: float) -> pd.DataFrame:
+def paired_differences(found: Collected, *, margin: float) -> pd.DataFrame:
     """Return the paired differences of every two architectures, seed by seed, in each game.
 
     Args:

@@ -1,4 +1,4 @@
-"""What all edits have in common: sequences of them, and edits placed in a network."""
+"""The base of all edits: sequences of them, and edits placed in a network."""
 
 from __future__ import annotations
 

@@ -384,11 +384,11 @@ def held_out(table, game):
 
 
 def test_differences_are_paired_by_seed():
-    from rlbilinear.agents.comparison.summary import compare
+    from rlbilinear.agents.comparison.summary import paired_differences
 
     a, b = np.array([7.0, 8.0, 9.5]), np.array([6.0, 7.5, 8.0])
     found = collected({("maze", "A"): a, ("maze", "B"): b})
-    row = held_out(compare(found, margin=0.1), "maze")
+    row = held_out(paired_differences(found, margin=0.1), "maze")
     expected = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (row["one"], row["other"], row["seeds"]) == ("A", "B", 3)
     assert row["return_difference"] == pytest.approx((a - b).mean())
@@ -400,16 +400,16 @@ def test_differences_are_paired_by_seed():
 
 
 def test_only_seeds_of_both_are_compared():
-    from rlbilinear.agents.comparison.summary import compare, summarise
+    from rlbilinear.agents.comparison.summary import paired_differences, summarise
 
     found = collected({("maze", "A"): [7.0, 8.0, 100.0], ("maze", "B"): [6.0, 7.5]})
-    row = held_out(compare(found, margin=0.1), "maze")
+    row = held_out(paired_differences(found, margin=0.1), "maze")
     assert row["seeds"] == 2 and row["return_difference"] == pytest.approx(0.75)
     assert summarise(found)["seeds"].tolist() == [3, 2]
 
 
 def test_games_are_averaged_on_one_scale():
-    from rlbilinear.agents.comparison.summary import aggregate, compare
+    from rlbilinear.agents.comparison.summary import aggregate, paired_differences
 
     found = collected(
         {
@@ -419,7 +419,7 @@ def test_games_are_averaged_on_one_scale():
             ("starpilot", "B"): [2.5, 3.0],
         }
     )
-    row = held_out(compare(found, margin=0.1), "all games")
+    row = held_out(paired_differences(found, margin=0.1), "all games")
     maze, starpilot = (1 + 0.6) / 2, (1 + (60 - 3) / 61.5) / 2
     assert row["difference"] == pytest.approx((maze + starpilot) / 2)
     assert np.isnan(row["return_difference"]) and np.isnan(row["of_these_agents"])
@@ -451,10 +451,10 @@ def test_verdicts(interval, seeds, said):
 
 
 def words(found, margin=0.1):
-    from rlbilinear.agents.comparison.summary import aggregate, compare, summarise
+    from rlbilinear.agents.comparison.summary import aggregate, paired_differences, summarise
     from rlbilinear.agents.comparison.text import report
 
-    pairs = compare(found, margin=margin)
+    pairs = paired_differences(found, margin=margin)
     return report(found, summarise(found), aggregate(found), pairs, margin)
 
 
@@ -475,7 +475,7 @@ def test_the_words_say_what_seeds_leave_open():
 
 
 def test_unplayable_levels_are_counted_in_words_and_can_be_left_out():
-    from rlbilinear.agents.comparison.summary import compare
+    from rlbilinear.agents.comparison.summary import paired_differences
 
     found = collected({("jumper", "A"): [5.0, 6.0], ("jumper", "B"): [4.0, 4.5]})
     assert "Unplayable" not in words(found)
@@ -490,19 +490,19 @@ def test_unplayable_levels_are_counted_in_words_and_can_be_left_out():
     assert len(without.counted) == len(found.levels) - 2 * 2 * (2 + 3)
     played = without.counted[without.counted["levels"] == "held_out"]
     means = played.groupby("architecture")["return"].mean()
-    row = held_out(compare(without, margin=0.1), "jumper")
+    row = held_out(paired_differences(without, margin=0.1), "jumper")
     assert row["of_these_agents"] == pytest.approx((means["A"] - means["B"]) / 7)  # from 3 to 10
 
 
 def test_figures_are_drawn_of_many_seeds_and_games(tmp_path):
     from rlbilinear.agents.comparison import figures
-    from rlbilinear.agents.comparison.summary import aggregate, compare
+    from rlbilinear.agents.comparison.summary import aggregate, paired_differences
 
     random = np.random.default_rng(1)
     found = collected(
         {(game, name): random.normal(7, 1, 4) for game in ("maze", "coinrun") for name in "ABC"}
     )
-    pairs = compare(found, margin=0.1)
+    pairs = paired_differences(found, margin=0.1)
     assert len(pairs) == 3 * 3 * 3  # pairs, measures, two games and both
     drawn = {
         "returns": figures.returns(found),

@@ -26,13 +26,8 @@ from rlbilinear.probes.behaviour import (
     reach,
     vector_field,
 )
-from rlbilinear.probes.causal.data import (
-    CausalConcept,
-    ConceptData,
-    Counterfactuals,
-    Examples,
-    concept_data,
-)
+from rlbilinear.probes.causal.concepts import CausalConcept, concept_data
+from rlbilinear.probes.causal.data import ConceptData, Counterfactuals, Examples
 from rlbilinear.probes.causal.games import causal_concept, causal_concepts, game_data
 from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.concepts import (

@@ -114,7 +114,7 @@ def validate(
     return ValidationReport(
         title=f"Does {name} use what a probe for {study.concept.name} reads at {study.layer}?",
         settings=settings,
-        verdict=judge(claims),
+        verdict=by_direction(judge(claims)),
         sections=tuple(part.section for part in parts),
         tables=_merged(parts, "tables"),
         figures=_merged(parts, "figures"),
@@ -127,14 +127,11 @@ def validate(
 def judge(claims: list[Claim]) -> pd.DataFrame:
     """Decide every claim, with p-values corrected for their number (Holm).
 
-    The claims about one direction come together, directions in the order of their first claims.
-
     Returns:
+        A row a claim, in the order given.
         Columns as `rlbilinear.probes.report.ValidationReport.verdict` needs them.
     """
     corrected = holm([claim.p for claim in claims]).tolist()
-    about = [claim.claim.partition(": ")[0] for claim in claims]
-    order = sorted(range(len(claims)), key=lambda index: about.index(about[index]))
     return pd.DataFrame(
         {
             "claim": claim.claim,
@@ -146,8 +143,15 @@ def judge(claims: list[Claim]) -> pd.DataFrame:
             "p": p,
             "decided_by": claim.decided_by,
         }
-        for claim, p in ((claims[index], corrected[index]) for index in order)
+        for claim, p in zip(claims, corrected, strict=True)
     )
+
+
+def by_direction(verdict: pd.DataFrame) -> pd.DataFrame:
+    """Bring the claims about one direction together, in the order of the first of each."""
+    about = verdict["claim"].str.partition(": ")[0]
+    order = about.map({name: index for index, name in enumerate(about.unique())})
+    return verdict.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def repeated_mazes(fitting: list[int], evaluation: list[int]) -> int:

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from rlbilinear.agents.folder import locked, provenance, write_json
 from rlbilinear.probes.causal.atlas_figure import atlas_figure
+from rlbilinear.probes.causal.choosing import asked, candidate_layers
 from rlbilinear.probes.causal.data import ConceptData, Counterfactuals
 from rlbilinear.probes.causal.games import causal_concept, causal_concepts, game_data, game_of
-from rlbilinear.probes.causal.protocol import Answer, answer, asked, candidate_layers
+from rlbilinear.probes.causal.protocol import Answer, answer
 from rlbilinear.probes.causal.remembering import remembering
 from rlbilinear.probes.causal.report import MEANINGS, Policy
 from rlbilinear.probes.report import Drawing, Section, ValidationReport

@@ -19,7 +19,8 @@ from rlbilinear.envs.render import agent_view, cell_centre, window
 from rlbilinear.envs.simulator import Simulator
 from rlbilinear.envs.state import PLAYER, SPACE, State, parse
 from rlbilinear.envs.tails import CoinrunTail
-from rlbilinear.probes.causal.data import CausalConcept, Images
+from rlbilinear.probes.causal.concepts import CausalConcept
+from rlbilinear.probes.causal.data import Images
 from rlbilinear.probes.causal.world import World, pick
 
 COIN, GROUND = 1, (15, 16)

@@ -11,7 +11,8 @@ from typing import Any
 
 from rlbilinear.envs import EVALUATION, FITTING, Levels
 from rlbilinear.probes.causal.coinrun import COINRUN
-from rlbilinear.probes.causal.data import LEAST_GROUPS, CausalConcept, ConceptData, concept_data
+from rlbilinear.probes.causal.concepts import CausalConcept, concept_data
+from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData
 from rlbilinear.probes.causal.heist import HEIST
 from rlbilinear.probes.causal.maze import MAZE
 from rlbilinear.probes.causal.world import World

@@ -21,7 +21,7 @@ from rlbilinear.envs.render import cell_centre, observe
 from rlbilinear.envs.routes import key_route
 from rlbilinear.envs.solver import distances
 from rlbilinear.envs.state import WALL
-from rlbilinear.probes.causal.data import CausalConcept
+from rlbilinear.probes.causal.concepts import CausalConcept
 from rlbilinear.probes.causal.world import World, presence, shuffled
 
 DIAGONAL = 5

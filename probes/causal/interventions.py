@@ -41,6 +41,12 @@ def log_behaviour(
     return log_p
 
 
+def follows(log_p: LogBehaviour, wanted: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Return whether the likeliest behaviour is the wanted one; NaN where nothing is finite."""
+    right = (log_p.argmax(1).numpy() == wanted).astype(float)
+    return np.where(log_p.isnan().any(1).numpy(), np.nan, right)
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A layer of a policy on pairs, ready to be intervened on.

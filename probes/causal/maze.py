@@ -17,7 +17,7 @@ from rlbilinear.envs.moves import MOVE_OF_ACTION
 from rlbilinear.envs.render import cell_centre, observe
 from rlbilinear.envs.solver import distances, expert_moves, shortest_path, top_right
 from rlbilinear.envs.state import WALL
-from rlbilinear.probes.causal.data import CausalConcept
+from rlbilinear.probes.causal.concepts import CausalConcept
 from rlbilinear.probes.causal.world import World, as_label, pick, presence, shuffled
 
 FAR = (5, 10, 20)

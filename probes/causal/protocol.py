@@ -1,6 +1,6 @@
-"""The causal questions about one concept of one policy: where it is used, and by which directions.
+"""The causal questions about one concept at one layer of a policy: by which directions it is used.
 
-Layer and rank are chosen on the fitting groups, every claim is decided on the others. Each effect
+Directions are fitted on the fitting groups, every claim is decided on the others. Each effect
 stands beside controls of equal size, and must exceed all of them.
 """
 
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Counterfactuals, permute_labels
+from rlbilinear.probes.causal.choosing import Asked, asked, candidate_layers
+from rlbilinear.probes.causal.data import ConceptData, Counterfactuals, permute_labels
 from rlbilinear.probes.causal.interventions import (
     Layer,
     LogBehaviour,
     PlaceTemplate,
     ablated_in_weights,
+    follows,
     log_behaviour,
     spread,
     value_shift,
@@ -30,7 +31,6 @@ from rlbilinear.probes.causal.subspaces import (
     Reading,
     chance,
     control_subspaces,
-    difference_subspace,
     fit_reading,
     principal_subspace,
     rows_of,
@@ -45,30 +45,10 @@ from rlbilinear.statistics import (
     smallest_effect,
 )
 
-RANKS = (1, 2, 4, 8)
-NEAR = 0.02
-"""Of layers and ranks that follow within this share of the best, the smallest rank is chosen."""
 FOLLOW = (0.5, 0.1)
 LOSS = (0.1, 0.02)
 SPECIFIC = (0.05, 0.05)
 """Bounds of a claim: shown beyond the first, contradicted beyond the second."""
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Counterfactuals with what should follow in them.
-
-    Attributes:
-        pairs: in which the behaviour should change.
-        base: the behaviour that is right in the base.
-        source: in the source.
-        known: whether these were given; else they are the policy's own.
-    """
-
-    pairs: Counterfactuals
-    base: Int[np.ndarray, "n"]
-    source: Int[np.ndarray, "n"]
-    known: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,86 +78,6 @@ class Answer:
     left_out: Mapping[str, str]
     weights: Mapping[str, float | None]
     not_finite: float
-
-
-def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
-    """Say what should follow in pairs: what is right, or else what the policy itself does.
-
-    Raises:
-        ValueError: too few groups have pairs in which the policy's own behaviour differs.
-    """
-    if pairs.base_behaviour is not None and pairs.source_behaviour is not None:
-        return Asked(pairs, pairs.base_behaviour, pairs.source_behaviour, True)
-    ours, theirs = (
-        log_behaviour(subject.logits(side), data.behaviours).argmax(1).numpy()
-        for side in (pairs.base, pairs.source)
-    )
-    differ = ours != theirs
-    groups = len(np.unique(pairs.groups[differ]))
-    if groups < LEAST_GROUPS:
-        raise ValueError(
-            f"{data.name}: the policy's likeliest behaviour changes with the concept in pairs of "
-            f"{groups} groups only, at least {LEAST_GROUPS} are needed: give more pairs, or the "
-            "behaviours that are right"
-        )
-    return Asked(pairs.select(differ), ours[differ], theirs[differ], False)
-
-
-def candidate_layers(subject: Subject, data: ConceptData) -> tuple[str, ...]:
-    """Return the layers at which a concept can be asked about.
-
-    For a concept in places: maps with at least a position for every two cells, on either side.
-    """
-    if data.kind != "map":
-        return tuple(subject.layers)
-    rows, columns = data.fit.labels.shape[1:]
-    sizes = {name: subject.layers[name][1:] for name in subject.maps}
-    return tuple(name for name, (h, w) in sizes.items() if 2 * h >= rows and 2 * w >= columns)
-
-
-def choose(
-    subject: Subject,
-    data: ConceptData,
-    layers: Iterable[str],
-    ranks: Iterable[int] = RANKS,
-    *,
-    seed: int = 0,
-) -> tuple[pd.DataFrame, str, int]:
-    """Choose layer and rank on the fitting pairs, cross-fitted in two halves of the groups.
-
-    Of all that follow within `NEAR` of the best, the smallest rank is taken, and of that rank the
-    layer that follows best.
-
-    Returns:
-        A row for each layer and rank: ``layer``, ``rank``, ``follow``, how often exchanging the
-        leading difference directions makes the policy do what is right in the source; the layer;
-        the rank.
-    """
-    what = asked(subject, data, data.fit_pairs)
-    groups = np.random.default_rng(seed).permutation(np.unique(what.pairs.groups))
-    first = np.isin(what.pairs.groups, groups[: len(groups) // 2])
-    rows = []
-    for name in layers:
-        layer = Layer.of(
-            subject, name, data.kind, data.behaviours, what.pairs, torch.zeros(1, 1).double()
-        )
-        most = min(layer.base.shape[2], int(min(first.sum(), (~first).sum())))
-        for rank in sorted({*ranks}):
-            if rank > most:
-                continue
-            follow = np.empty(len(first))
-            for half in (first, ~first):
-                here = torch.from_numpy(half)
-                basis = difference_subspace(
-                    layer.change[~here], what.pairs.select(~half), data.kind, rank
-                )
-                follow[half] = _follows(layer.exchange(basis), what.source)[half]
-            rows.append({"layer": name, "rank": rank, "follow": follow.mean()})
-    table = pd.DataFrame(rows)
-    near = table[table["follow"] >= table["follow"].max() - NEAR]
-    smallest = near[near["rank"] == near["rank"].min()]
-    best = smallest.loc[smallest["follow"].idxmax()]
-    return table, str(best["layer"]), int(best["rank"])
 
 
 def readability(
@@ -322,10 +222,10 @@ class _Measured:
 
     def sufficient(self, name: str, basis: Basis, controls: Mapping[str, Sequence[Basis]]) -> None:
         """Exchange the subspace alone, and see whether what is right in the source is done."""
-        own = _follows(self.layer.exchange(basis), self.what.source)
+        own = follows(self.layer.exchange(basis), self.what.source)
         others = {
             kind: _mean(
-                _follows(self.layer.exchange(b, like=basis), self.what.source) for b in bases
+                follows(self.layer.exchange(b, like=basis), self.what.source) for b in bases
             )
             for kind, bases in controls.items()
         }
@@ -370,12 +270,12 @@ class _Measured:
 
         The controls write the same amounts along their own directions.
         """
-        own = _follows(self.layer.add(along @ basis), self.what.source)
+        own = follows(self.layer.add(along @ basis), self.what.source)
         others = {}
         for kind, bases in controls.items():
             ranks = [min(len(b), along.shape[2]) for b in bases]
             others[kind] = _mean(
-                _follows(self.layer.add(along[..., :rank] @ b[:rank]), self.what.source)
+                follows(self.layer.add(along[..., :rank] @ b[:rank]), self.what.source)
                 for b, rank in zip(bases, ranks, strict=True)
             )
         self._add(name, "steerable", own, others, FOLLOW)
@@ -476,12 +376,6 @@ def _weights_check(
         return None
     in_weights = log_behaviour(edited.logits(pairs.base), data.behaviours)
     return float((in_weights.exp() - here.ablate(basis).exp()).abs().max())
-
-
-def _follows(log_p: LogBehaviour, wanted: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return whether the likeliest behaviour is the wanted one; NaN where nothing is finite."""
-    right = (log_p.argmax(1).numpy() == wanted).astype(float)
-    return np.where(log_p.isnan().any(1).numpy(), np.nan, right)
 
 
 def _moved(before: LogBehaviour, after: LogBehaviour) -> Float[np.ndarray, "n"]:

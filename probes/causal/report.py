@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
+from rlbilinear.probes.causal.choosing import RANKS, candidate_layers, choose
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
-from rlbilinear.probes.causal.protocol import RANKS, Answer, answer, candidate_layers, choose
+from rlbilinear.probes.causal.protocol import Answer, answer
 from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
 from rlbilinear.probes.report import Drawing, Section, ValidationReport

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 
 from rlbilinear.envs.grid import Cell
 from rlbilinear.envs.render import top_row_first
-from rlbilinear.probes.causal.data import CausalConcept, Images
+from rlbilinear.probes.causal.concepts import CausalConcept
+from rlbilinear.probes.causal.data import Images
 
 State = TypeVar("State")
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from rlbilinear.envs import Maze
 from rlbilinear.probes.report import VERDICTS
 from rlbilinear.probes.steps.result import Claim
 from rlbilinear.probes.study import Sizes
-from rlbilinear.probes.validation import judge, repeated_mazes, validate
+from rlbilinear.probes.validation import by_direction, judge, repeated_mazes, validate
 from rlbilinear.statistics import holm
 
 SIZES = {
@@ -80,6 +80,16 @@ def test_claims_are_judged_by_corrected_p_values():
     assert verdict["verdict"].tolist() == ["causal", "not shown", "not shown"]
     assert judge([claim("alone", 0.8, 0.04)])["verdict"].tolist() == ["causal"]
     assert judge([claim("none", -0.5, 0.04)])["verdict"].tolist() == ["contradicted"]
+
+
+def test_claims_stay_in_order_until_they_are_grouped_by_direction():
+    names = ["a: one", "b: one", "a: two", "c: one", "b: two"]
+    verdict = judge([claim(name, 0.8, 0.01 * number) for number, name in enumerate(names)])
+    assert verdict["claim"].tolist() == names
+    grouped = by_direction(verdict)
+    assert grouped["claim"].tolist() == ["a: one", "a: two", "b: one", "b: two", "c: one"]
+    both = grouped.set_index("claim")["p"], verdict.set_index("claim")["p"]
+    assert both[0].sort_index().equals(both[1].sort_index())
 
 
 def test_verdict_tells_the_claims_apart_for_each_direction(report):

@@ -7,7 +7,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from rlbilinear.probes.causal.data import CausalConcept, concept_data
+from rlbilinear.probes.causal.concepts import CausalConcept, concept_data
 
 SIDE = 6
 RED, GREEN = 0, 1

@@ -15,7 +15,9 @@ from rlbilinear.probes.causal import atlas as module
 from rlbilinear.probes.causal.atlas import AtlasSizes, atlas
 from rlbilinear.probes.causal.protocol import answer
 from rlbilinear.probes.causal.remembering import remembering
+from rlbilinear.probes.steps.result import Claim
 from rlbilinear.probes.subject import as_subject
+from rlbilinear.statistics import holm
 
 SIZES = AtlasSizes(fit_levels=6, levels=6, states_per_level=2, pairs_per_level=1, controls=1)
 
@@ -60,13 +62,17 @@ def test_p_values_are_corrected_within_a_concept_and_layer(made):
     out, found = made
     (folder,) = (out / "cells").glob("*/red")
     raw = [
-        claim["p"]
+        Claim(**claim)
         for file in sorted(folder.glob("*.json"))
         for claim in json.loads(file.read_text())["claims"]
     ]
-    own = found.claims[found.claims["concept"] == "red"]["p"].to_numpy()
+    own = found.claims[found.claims["concept"] == "red"]
     assert len(raw) == len(own) == 2 * 9
-    assert own.min() == pytest.approx(min(1, min(raw) * len(raw)))
+    corrected = holm([claim.p for claim in raw])
+    np.testing.assert_allclose(own["effect"], [claim.effect for claim in raw])
+    np.testing.assert_allclose(own["p"], corrected)
+    said = [claim.verdict(p) for claim, p in zip(raw, corrected, strict=True)]
+    assert own["verdict"].tolist() == said and len({*said}) > 1
 
 
 def test_an_interrupted_atlas_goes_on(made, subject, concepts, tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading
+from rlbilinear.probes.causal.choosing import choose
 from rlbilinear.probes.causal.interventions import Layer, log_behaviour, rows_of
-from rlbilinear.probes.causal.protocol import answer, choose
+from rlbilinear.probes.causal.protocol import answer
 from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.causal.subspaces import leading
 from rlbilinear.probes.subject import as_subject

@@ -1,0 +1,120 @@
+"""Where to ask: which behaviour should follow in pairs, at which layers, and the best of them.
+
+Layer and rank are chosen on the fitting pairs alone; the claims are decided on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+
+from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Counterfactuals
+from rlbilinear.probes.causal.interventions import Layer, follows, log_behaviour
+from rlbilinear.probes.causal.subspaces import difference_subspace
+from rlbilinear.probes.subject import Subject
+
+RANKS = (1, 2, 4, 8)
+NEAR = 0.02
+"""Of layers and ranks that follow within this share of the best, the smallest rank is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Counterfactuals with what should follow in them.
+
+    Attributes:
+        pairs: in which the behaviour should change.
+        base: the behaviour that is right in the base.
+        source: in the source.
+        known: whether these were given; else they are the policy's own.
+    """
+
+    pairs: Counterfactuals
+    base: Int[np.ndarray, "n"]
+    source: Int[np.ndarray, "n"]
+    known: bool
+
+
+def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
+    """Say what should follow in pairs: what is right, or else what the policy itself does.
+
+    Raises:
+        ValueError: too few groups have pairs in which the policy's own behaviour differs.
+    """
+    if pairs.base_behaviour is not None and pairs.source_behaviour is not None:
+        return Asked(pairs, pairs.base_behaviour, pairs.source_behaviour, True)
+    ours, theirs = (
+        log_behaviour(subject.logits(side), data.behaviours).argmax(1).numpy()
+        for side in (pairs.base, pairs.source)
+    )
+    differ = ours != theirs
+    groups = len(np.unique(pairs.groups[differ]))
+    if groups < LEAST_GROUPS:
+        raise ValueError(
+            f"{data.name}: the policy's likeliest behaviour changes with the concept in pairs of "
+            f"{groups} groups only, at least {LEAST_GROUPS} are needed: give more pairs, or the "
+            "behaviours that are right"
+        )
+    return Asked(pairs.select(differ), ours[differ], theirs[differ], False)
+
+
+def candidate_layers(subject: Subject, data: ConceptData) -> tuple[str, ...]:
+    """Return the layers at which a concept can be asked about.
+
+    For a concept in places: maps with at least a position for every two cells, on either side.
+    """
+    if data.kind != "map":
+        return tuple(subject.layers)
+    rows, columns = data.fit.labels.shape[1:]
+    sizes = {name: subject.layers[name][1:] for name in subject.maps}
+    return tuple(name for name, (h, w) in sizes.items() if 2 * h >= rows and 2 * w >= columns)
+
+
+def choose(
+    subject: Subject,
+    data: ConceptData,
+    layers: Iterable[str],
+    ranks: Iterable[int] = RANKS,
+    *,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, str, int]:
+    """Choose layer and rank on the fitting pairs, cross-fitted in two halves of the groups.
+
+    Of all that follow within `NEAR` of the best, the smallest rank is taken, and of that rank the
+    layer that follows best.
+
+    Returns:
+        A row for each layer and rank: ``layer``, ``rank``, ``follow``, how often exchanging the
+        leading difference directions makes the policy do what is right in the source; the layer;
+        the rank.
+    """
+    what = asked(subject, data, data.fit_pairs)
+    groups = np.random.default_rng(seed).permutation(np.unique(what.pairs.groups))
+    first = np.isin(what.pairs.groups, groups[: len(groups) // 2])
+    rows = []
+    for name in layers:
+        layer = Layer.of(
+            subject, name, data.kind, data.behaviours, what.pairs, torch.zeros(1, 1).double()
+        )
+        most = min(layer.base.shape[2], int(min(first.sum(), (~first).sum())))
+        for rank in sorted({*ranks}):
+            if rank > most:
+                continue
+            follow = np.empty(len(first))
+            for half in (first, ~first):
+                here = torch.from_numpy(half)
+                basis = difference_subspace(
+                    layer.change[~here], what.pairs.select(~half), data.kind, rank
+                )
+                follow[half] = follows(layer.exchange(basis), what.source)[half]
+            rows.append({"layer": name, "rank": rank, "follow": follow.mean()})
+    table = pd.DataFrame(rows)
+    near = table[table["follow"] >= table["follow"].max() - NEAR]
+    smallest = near[near["rank"] == near["rank"].min()]
+    best = smallest.loc[smallest["follow"].idxmax()]
+    return table, str(best["layer"]), int(best["rank"])

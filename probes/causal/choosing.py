@@ -31,13 +31,11 @@ class Asked:
         pairs: in which the behaviour should change.
         base: the behaviour that is right in the base.
         source: in the source.
-        known: whether these were given; else they are the policy's own.
     """
 
     pairs: Counterfactuals
     base: Int[np.ndarray, "n"]
     source: Int[np.ndarray, "n"]
-    known: bool
 
 
 def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
@@ -47,7 +45,7 @@ def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
         ValueError: too few groups have pairs in which the policy's own behaviour differs.
     """
     if pairs.base_behaviour is not None and pairs.source_behaviour is not None:
-        return Asked(pairs, pairs.base_behaviour, pairs.source_behaviour, True)
+        return Asked(pairs, pairs.base_behaviour, pairs.source_behaviour)
     ours, theirs = (
         log_behaviour(subject.logits(side), data.behaviours).argmax(1).numpy()
         for side in (pairs.base, pairs.source)
@@ -60,7 +58,7 @@ def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
             f"{groups} groups only, at least {LEAST_GROUPS} are needed: give more pairs, or the "
             "behaviours that are right"
         )
-    return Asked(pairs.select(differ), ours[differ], theirs[differ], False)
+    return Asked(pairs.select(differ), ours[differ], theirs[differ])
 
 
 def candidate_layers(subject: Subject, data: ConceptData) -> tuple[str, ...]:

@@ -103,10 +103,6 @@ class Layer:
             moved = moved * torch.where(size > 0, wanted / size, 0.0)[:, None, None]
         return self.behaviour(self.base + moved)
 
-    def exchange_all(self) -> LogBehaviour:
-        """Exchange the whole output: what the policy does in the source."""
-        return self.behaviour(self.base + self.change)
-
     def ablate(
         self, basis: Basis, rows: Rows | None = None, *, factor: float = 0.0
     ) -> LogBehaviour:

@@ -97,7 +97,7 @@ def test_interventions_are_those_of_plain_forward_hooks(red_policy, kind):
     for ours, theirs in (
         (layer.exchange(basis), hooked(lambda x: x + project(source - x))),
         (layer.ablate(basis), hooked(lambda x: x - project(x - centre))),
-        (layer.exchange_all(), hooked(lambda x: source)),
+        (layer.behaviour(layer.base + layer.change), hooked(lambda x: source)),
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 

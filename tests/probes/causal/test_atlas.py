@@ -13,6 +13,7 @@ from blobs import GREEN, RED, SIDE, as_class, data_of, in_places, reading
 from rlbilinear.agents import Agent
 from rlbilinear.probes.causal import atlas as module
 from rlbilinear.probes.causal.atlas import AtlasSizes, atlas
+from rlbilinear.probes.causal.atlas_cells import USES
 from rlbilinear.probes.causal.protocol import answer
 from rlbilinear.probes.causal.remembering import remembering
 from rlbilinear.probes.steps.result import Claim
@@ -43,7 +44,7 @@ def test_what_is_used_and_what_is_only_carried_are_told_apart(made):
     status = found.cells.set_index("concept")["status"].to_dict()
     assert status == {"red": "used", "green": "readable"}
     red = found.cells.set_index("concept").loc["red"]
-    assert red["least_rank"] == 1 and set(red["shown"].split(", ")) == {*module.USES}
+    assert red["least_rank"] == 1 and set(red["shown"].split(", ")) == {*USES}
     assert red["score"] > 0.9 > red["base_rate"]
     assert not len(found.not_asked)
 

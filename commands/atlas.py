@@ -3,8 +3,8 @@
     rlbilinear atlas --agents maze-bimpala-compact --out runs/atlas
     rlbilinear atlas --agents maze-bimpala-compact --concepts cheese wall --ranks 1 2 --resume
 
-Each concept, layer and rank is written as soon as it is known: with --resume an interrupted atlas
-goes on. The folder OUT/report has report.md, figures, tables, settings.json, and TensorBoard's
+Each concept, layer and rank is written as soon as it is known: --resume continues an interrupted
+atlas. The folder OUT/report has report.md, figures, tables, settings.json, and TensorBoard's
 events.
 """
 
@@ -83,7 +83,7 @@ def _atlas(options: AtlasOptions) -> None:
 
 
 def _resume(options: AtlasOptions) -> str:
-    return f"what is done is in {options.out}: the same command with --resume goes on"
+    return f"what is done is in {options.out}: the same command with --resume continues"
 
 
 main = Command(AtlasOptions, _atlas, __doc__, _resume)

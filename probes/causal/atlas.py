@@ -2,8 +2,8 @@
 
 atlas(["maze-bimpala-compact"], ["cheese", "wall"], out="runs/atlas").report.save("runs/report")
 
-Each cell (an agent, a concept, a layer, a rank) is a file, written whole: an interrupted atlas goes
-on with ``resume=True``.
+Each cell (an agent, a concept, a layer, a rank) is a file, written whole: an interrupted atlas is
+continued with ``resume=True``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ MOVES = [STEP_OF_MOVE[Move(move)] for move in range(4)]
 
 @st.composite
 def heists(draw):
-    """Worlds of 3 to 5 cells a side: any walls, one or two gems, any keys and locks, even together."""
+    """Worlds of 3 to 5 cells a side: any walls, keys and locks, one or two gems."""
     size = draw(st.integers(3, 5))
     codes = st.sampled_from([SPACE, SPACE, SPACE, WALL])
     grid = np.array(draw(st.lists(codes, min_size=size**2, max_size=size**2))).reshape(size, size)
@@ -49,7 +49,7 @@ def outcome(heist, held, cell, move):
 
 
 def brute_force(heist):
-    """The steps to the gem from every cell with every set of keys, improved until nothing changes."""
+    """The steps from every cell with every set of keys, improved until nothing changes."""
     sets = range(1 << len(heist.has_keys))
     states = [(held, cell) for held in sets for cell in cells_of(heist.grid != WALL)]
     steps = {state: 0 if state[1] in heist.gem else np.inf for state in states}

@@ -39,6 +39,7 @@ SUBCOMMANDS = {
     "agents": Subcommand("zoo", "list the agents of the zoo with their scores"),
     "exactness": Subcommand("exactness", "check every identity of the decompositions"),
     "benchmark": Subcommand("benchmark", "measure speed and memory"),
+    "gpu": Subcommand("gpu", "do what wants a GPU, in slices of a few minutes"),
     "doctor": Subcommand("doctor", "show what is installed, what is missing, and the device"),
 }
 

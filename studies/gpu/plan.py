@@ -1,0 +1,184 @@
+"""What is done on a GPU: its tests, the benchmark of training, and the agents that take long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rlbilinear.agents.comparison.matrix import matrix
+from rlbilinear.agents.distillation import DistillOptions
+from rlbilinear.agents.options import TrainOptions
+from rlbilinear.studies.gpu.slices import Job
+
+Step = Literal["tests", "benchmark", "distill", "compare", "train"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+DISTILLED = {"bimpala-compact": 2_600_000, "impala-compact": 1_600_000}
+"""Frames of the shipped recipe."""
+
+SIZE_MATCHED = (
+    "bimpala-small",
+    "impala-small",
+    "impala-matched,match=bimpala-small",
+    "bimpala-small,gate=silu",
+)
+PUBLISHED = ("bimpala,kernel_size=3,preset=bilinear", "impala-matched,match=bimpala,kernel_size=3")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of what is done.
+
+    Attributes:
+        device: that runs on it.
+        distilled_games: games with an expert, and the seeds of their agents.
+        distilled_frames: instead of the recipe's.
+        compared_games: games of the size-matched comparison, and the number of seeds.
+        compared_frames: of each of its runs.
+        train_frames: of the published networks in mazes.
+        held_out: levels of each evaluation on the way.
+    """
+
+    device: str = "cuda"
+    distilled_games: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("maze", (1, 2, 3, 4)),
+        ("heist", (0, 1, 2)),
+    )
+    distilled_frames: int | None = None
+    compared_games: tuple[tuple[str, int], ...] = (("coinrun", 5),)
+    compared_frames: int = 1_000_000
+    train_frames: int = 25_000_000
+    held_out: int = 100
+
+
+TINY = Plan(
+    device="cpu",
+    distilled_games=(("maze", (1,)),),
+    distilled_frames=256,
+    compared_games=(("coinrun", 1),),
+    compared_frames=64,
+    train_frames=64,
+    held_out=1,
+)
+"""The same in a minute on a processor, to see that it runs."""
+
+
+def jobs(plan: Plan, out: Path, steps: Sequence[Step] = STEPS) -> list[Job]:
+    """Return the programs of the steps, in the order in which they are to run.
+
+    Args:
+        plan: their sizes.
+        out: folder for everything that they write.
+        steps: which of `STEPS`.
+
+    Raises:
+        ValueError: a step that is not one of them.
+    """
+    makers: dict[str, Callable[[], list[Job]]] = {
+        "tests": lambda: [_tests(out)],
+        "benchmark": lambda: [_benchmark(out)],
+        "distill": lambda: _distill(plan, out),
+        "compare": lambda: _compare(plan, out),
+        "train": lambda: _train(plan, out),
+    }
+    if unknown := [step for step in steps if step not in makers]:
+        raise ValueError(f"unknown step {', '.join(unknown)}; choose from {', '.join(STEPS)}")
+    return [job for step in steps for job in makers[step]()]
+
+
+def _tests(out: Path) -> Job:
+    report = f"--junit-xml={out / 'cuda-tests.xml'}"
+    only = ("-m", "cuda", "-p", "no:cacheprovider", report, "tests")
+    return Job("tests", ("-m", "pytest", "-q", *only), alone=True)
+
+
+def _benchmark(out: Path) -> Job:
+    return Job(
+        "benchmark",
+        ("-m", "rlbilinear", "benchmark", "training", "--out", str(out / "benchmark")),
+        alone=True,
+        threads=8,
+    )
+
+
+def _distill(plan: Plan, out: Path) -> list[Job]:
+    made = []
+    for game, seeds in plan.distilled_games:
+        for seed in seeds:
+            for architecture, frames in DISTILLED.items():
+                options = DistillOptions(
+                    out / "distilled" / game / architecture / f"seed{seed}",
+                    game=game,
+                    architecture=architecture,
+                    frames=plan.distilled_frames or frames,
+                    seed=seed,
+                    device=plan.device,
+                    evaluation_levels=plan.held_out,
+                    checkpoint_frames=500_000,
+                    progress=False,
+                )
+                made.append(_of(options, "distill", f"distill-{game}-{architecture}-{seed}"))
+    return made
+
+
+def _compare(plan: Plan, out: Path) -> list[Job]:
+    made = []
+    for game, seeds in plan.compared_games:
+        shared = TrainOptions(
+            out / "compared",
+            frames=plan.compared_frames,
+            levels=200,
+            held_out=plan.held_out,
+            evaluate_every=200_000,
+            film_every=0,
+            device=plan.device,
+            progress=False,
+            **_tiny_rollouts(plan),
+        )
+        made += _runs(matrix(shared, [game], SIZE_MATCHED, range(seeds)))
+    return made
+
+
+def _train(plan: Plan, out: Path) -> list[Job]:
+    shared = TrainOptions(
+        out / "published",
+        frames=plan.train_frames,
+        held_out=plan.held_out,
+        film_every=0,
+        device=plan.device,
+        precision="bfloat16" if plan.device == "cuda" else "float32",
+        progress=False,
+        **_tiny_rollouts(plan),
+    )
+    return _runs(matrix(shared, ["maze"], PUBLISHED, [0]))
+
+
+def _tiny_rollouts(plan: Plan) -> dict[str, Any]:
+    few = plan.compared_frames < 10_000
+    return {"num_envs": 2, "num_steps": 16, "minibatches": 1} if few else {}
+
+
+def _runs(entries: Sequence[Any]) -> list[Job]:
+    return [
+        _of(each.options, "train", f"{each.game}-{each.architecture}-{each.seed}")
+        for each in entries
+    ]
+
+
+def _of(options: DistillOptions | TrainOptions, command: str, name: str) -> Job:
+    flags = [word for field in fields(options) for word in _flag(options, field)]
+    safe = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
+    return Job(safe, ("-m", "rlbilinear", command, *flags), run=options.out)
+
+
+def _flag(options: Any, field: Field[Any]) -> list[str]:
+    """Return an option as it is given on the command line, if it is not the default."""
+    value = getattr(options, field.name)
+    if field.default is not MISSING and value == field.default:
+        return []
+    flag = field.name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]

@@ -28,6 +28,7 @@ from rlbilinear.agents.distillation import (
     student_loss,
 )
 from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.experts import EXPERTS
 from rlbilinear.agents.folder import locked
 from rlbilinear.agents.network import weights_of
 from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS, Run
@@ -69,7 +70,7 @@ def seen_levels(monkeypatch):
             seen.update(Maze.from_bytes(raw).level_seed for raw in self._env.get_states(which))
             return moved
 
-    monkeypatch.setattr(distillation, "ExpertMazes", Watched)
+    monkeypatch.setitem(EXPERTS, "maze", Watched)
     return seen
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlbilinear.agents.folder import provenance, write_json
-from rlbilinear.commands.outputs import check_writable
+from rlbilinear.commands.outputs import check_writable, writing
 from rlbilinear.commands.running import Command, Count, Failed
 from rlbilinear.studies.gpu.plan import STEPS, TINY, Plan, Step, jobs
 from rlbilinear.studies.gpu.slices import Status, run_slice
@@ -30,8 +30,8 @@ class GpuOptions:
     """what to do, in this order"""
     minutes: float = 9.0
     """length of the slice, with the time to save"""
-    together: Count = max(1, (os.cpu_count() or 2) - 2)
-    """programs at once; tests and benchmark run alone"""
+    together: Count | None = None
+    """programs at once, by default all CPUs but two; tests and benchmark run alone"""
     tiny: bool = False
     """the same steps at tiny sizes on the processor, to see that they run"""
     pack: Path | None = None
@@ -49,9 +49,12 @@ def _gpu(options: GpuOptions) -> None:
     if not options.minutes > 0:
         raise ValueError(f"--minutes must be positive, got {options.minutes}")
     check_writable(options.out / "plan.json")
+    together = options.together or max(1, (os.cpu_count() or 1) - 2)
     found = jobs(TINY if options.tiny else Plan(), options.out, options.steps)
-    write_json(options.out / "plan.json", provenance())
-    ended = run_slice(found, options.out, 60 * options.minutes, options.together, _say)
+    with writing(options.out / "plan.json"):
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "plan.json", provenance())
+    ended = run_slice(found, options.out, 60 * options.minutes, together, _say)
     for name, status in ended.items():
         print(f"{name}: {status.value}")
     failed = [name for name, status in ended.items() if status is Status.FAILED]

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from rlbilinear.agents.comparison.matrix import matrix
 from rlbilinear.agents.distillation import DistillOptions
 from rlbilinear.agents.options import TrainOptions
+from rlbilinear.agents.precision import Precision
 from rlbilinear.studies.gpu.slices import Job
 
 Step = Literal["tests", "benchmark", "distill", "compare", "train"]
@@ -51,6 +52,11 @@ class Plan:
     compared_frames: int = 1_000_000
     train_frames: int = 25_000_000
     held_out: int = 100
+
+    @property
+    def precision(self) -> Precision:
+        """Of the networks' bodies."""
+        return "bfloat16" if self.device == "cuda" else "float32"
 
 
 TINY = Plan(
@@ -115,6 +121,7 @@ def _distill(plan: Plan, out: Path) -> list[Job]:
                     frames=plan.distilled_frames or frames,
                     seed=seed,
                     device=plan.device,
+                    precision=plan.precision,
                     evaluation_levels=plan.held_out,
                     checkpoint_frames=500_000,
                     progress=False,
@@ -134,6 +141,7 @@ def _compare(plan: Plan, out: Path) -> list[Job]:
             evaluate_every=200_000,
             film_every=0,
             device=plan.device,
+            precision=plan.precision,
             progress=False,
             **_tiny_rollouts(plan),
         )
@@ -148,7 +156,7 @@ def _train(plan: Plan, out: Path) -> list[Job]:
         held_out=plan.held_out,
         film_every=0,
         device=plan.device,
-        precision="bfloat16" if plan.device == "cuda" else "float32",
+        precision=plan.precision,
         progress=False,
         **_tiny_rollouts(plan),
     )

@@ -156,9 +156,8 @@ def _collect(
                 "command": [*job.arguments],
             },
         )
-        say(
-            f"{time.monotonic() - started:4.0f} s  {found.value}: {job.name}, {seconds:.0f} s in all"
-        )
+        now = time.monotonic() - started
+        say(f"{now:4.0f} s  {found.value}: {job.name}, {seconds:.0f} s in all")
 
 
 def _record(out: Path, job: Job) -> Path:

@@ -96,7 +96,7 @@ def jobs(plan: Plan, out: Path, steps: Sequence[Step] = STEPS) -> list[Job]:
 
 def _tests(out: Path) -> Job:
     report = f"--junit-xml={out / 'cuda-tests.xml'}"
-    only = ("-m", "cuda", "-p", "no:cacheprovider", report, "tests")
+    only = ("-m", "cuda", "-n", "6", "-p", "no:cacheprovider", report, "tests")
     return Job("tests", ("-m", "pytest", "-q", *only), alone=True)
 
 

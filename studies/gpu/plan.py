@@ -16,8 +16,8 @@ from rlbilinear.studies.gpu.slices import Job
 Step = Literal["tests", "benchmark", "distill", "compare", "train"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
-DISTILLED = {"bimpala-compact": 2_600_000, "impala-compact": 1_600_000}
-"""Frames of the shipped recipe."""
+RECIPE = {"bimpala-compact": 2_600_000, "impala-compact": 1_600_000}
+"""Architectures that are distilled, and the frames of the shipped recipe."""
 
 SIZE_MATCHED = (
     "bimpala-small",
@@ -35,10 +35,12 @@ class Plan:
     Attributes:
         device: that runs on it.
         distilled_games: games with an expert, and the seeds of their agents.
-        distilled_frames: instead of the recipe's.
+        distilled: their architectures, and the frames of each.
         compared_games: games of the size-matched comparison, and the number of seeds.
+        compared: its architectures.
         compared_frames: of each of its runs.
-        train_frames: of the published networks in mazes.
+        published: networks that are trained in mazes as in the literature.
+        published_frames: of each.
         held_out: levels of each evaluation on the way.
     """
 
@@ -47,10 +49,12 @@ class Plan:
         ("maze", (1, 2, 3, 4)),
         ("heist", (0, 1, 2)),
     )
-    distilled_frames: int | None = None
+    distilled: tuple[tuple[str, int], ...] = tuple(RECIPE.items())
     compared_games: tuple[tuple[str, int], ...] = (("coinrun", 5),)
+    compared: tuple[str, ...] = SIZE_MATCHED
     compared_frames: int = 1_000_000
-    train_frames: int = 25_000_000
+    published: tuple[str, ...] = PUBLISHED
+    published_frames: int = 25_000_000
     held_out: int = 100
 
     @property
@@ -62,13 +66,15 @@ class Plan:
 TINY = Plan(
     device="cpu",
     distilled_games=(("maze", (1,)),),
-    distilled_frames=256,
+    distilled=(("impala-compact", 256),),
     compared_games=(("coinrun", 1),),
+    compared=("bimpala-small,gate=silu",),
     compared_frames=64,
-    train_frames=64,
+    published=("bimpala,kernel_size=3,channels=8,preset=bilinear",),
+    published_frames=64,
     held_out=1,
 )
-"""The same in a minute on a processor, to see that it runs."""
+"""One run of each kind, in a minute on a processor, to see that it runs."""
 
 
 def jobs(plan: Plan, out: Path, steps: Sequence[Step] = STEPS) -> list[Job]:
@@ -113,12 +119,12 @@ def _distill(plan: Plan, out: Path) -> list[Job]:
     made = []
     for game, seeds in plan.distilled_games:
         for seed in seeds:
-            for architecture, frames in DISTILLED.items():
+            for architecture, frames in plan.distilled:
                 options = DistillOptions(
                     out / "distilled" / game / architecture / f"seed{seed}",
                     game=game,
                     architecture=architecture,
-                    frames=plan.distilled_frames or frames,
+                    frames=frames,
                     seed=seed,
                     device=plan.device,
                     precision=plan.precision,
@@ -145,14 +151,14 @@ def _compare(plan: Plan, out: Path) -> list[Job]:
             progress=False,
             **_tiny_rollouts(plan),
         )
-        made += _runs(matrix(shared, [game], SIZE_MATCHED, range(seeds)))
+        made += _runs(matrix(shared, [game], plan.compared, range(seeds)))
     return made
 
 
 def _train(plan: Plan, out: Path) -> list[Job]:
     shared = TrainOptions(
         out / "published",
-        frames=plan.train_frames,
+        frames=plan.published_frames,
         held_out=plan.held_out,
         film_every=0,
         device=plan.device,
@@ -160,7 +166,7 @@ def _train(plan: Plan, out: Path) -> list[Job]:
         progress=False,
         **_tiny_rollouts(plan),
     )
-    return _runs(matrix(shared, ["maze"], PUBLISHED, [0]))
+    return _runs(matrix(shared, ["maze"], plan.published, [0]))
 
 
 def _tiny_rollouts(plan: Plan) -> dict[str, Any]:

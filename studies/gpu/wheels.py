@@ -1,9 +1,12 @@
-"""The packages that a machine with PyTorch, and without network, lacks."""
+"""The packages and libraries that a machine with PyTorch, and without network, lacks."""
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -30,6 +33,9 @@ NEEDED = (
 are taken as given."""
 BUILT = ("gym==0.26.2",)
 """A package that is published as source only; the simulator asks for it."""
+SYSTEM = r"lib(c|m|dl|rt|pthread|resolv|gcc_s|stdc\+\+|z)\.so"
+"""Libraries that every Linux has."""
+LIBRARIES = "libraries.tar.xz"
 PLATFORMS = [f"manylinux{version}_x86_64" for version in ("_2_28", "_2_27", "_2_17", "2014", "1")]
 LARGEST = 64 * 2**20
 """Bytes that the wheels together may have, so that they travel easily."""
@@ -37,6 +43,8 @@ LARGEST = 64 * 2**20
 
 def pack(folder: Path, python: str) -> str:
     """Download the wheels into a folder, and return in words what there is.
+
+    The system's libraries that the simulator needs, libGL for one, are copied from this machine.
 
     Args:
         folder: is made; wheels that are there stay.
@@ -51,7 +59,10 @@ def pack(folder: Path, python: str) -> str:
         other = ["--only-binary=:all:", "--python-version", python, *platforms]
         _pip("download", "--no-deps", *other, "--dest", place, *NEEDED)
         _pip("wheel", "--no-deps", "--wheel-dir", place, *BUILT)
-        wheels = sorted(Path(place).glob("*.whl"))
+        with tarfile.open(Path(place, LIBRARIES), "w:xz") as archive:
+            for library in _libraries():
+                archive.add(library.resolve(), library.name)
+        wheels = sorted(Path(place).iterdir())
         size = sum(wheel.stat().st_size for wheel in wheels)
         if size > LARGEST:
             raise OSError(f"the wheels have {size / 2**20:.0f} MB, more than {LARGEST / 2**20:.0f}")
@@ -59,10 +70,34 @@ def pack(folder: Path, python: str) -> str:
         for wheel in wheels:
             wheel.replace(folder / wheel.name)
     return (
-        f"{len(wheels)} wheels, {size / 2**20:.0f} MB, in {folder}. On the other machine:\n"
+        f"{len(wheels)} files, {size / 2**20:.0f} MB, in {folder}. On the other machine:\n"
         f"python3 -m pip install --no-index --no-deps {folder}/*.whl\n"
-        "python3 -m pip install --no-index --no-deps --no-build-isolation -e ."
+        "python3 -m pip install --no-index --no-deps --no-build-isolation -e .\n"
+        f"mkdir -p libraries && tar xf {folder}/{LIBRARIES} -C libraries\n"
+        "export LD_LIBRARY_PATH=$PWD/libraries"
     )
+
+
+def _libraries() -> list[Path]:
+    """Return the files of the system that the simulator is linked with, beyond `SYSTEM`.
+
+    Raises:
+        OSError: the simulator or one of them is not here.
+    """
+    found = importlib.util.find_spec("procgen")
+    if found is None or found.origin is None:
+        raise OSError("the simulator is not installed here: its libraries cannot be packed")
+    package = Path(found.origin).parent
+    linked = package / "data" / "prebuilt" / "libenv.so"
+    listed = subprocess.run(["ldd", linked], capture_output=True, text=True, check=True).stdout
+    if missing := re.findall(r"(\S+) => not found", listed):
+        raise OSError(f"the simulator's libraries are not here: {', '.join(missing)}")
+    files = [Path(file) for file in re.findall(r"=> (\S+) \(", listed)]
+    return [
+        file
+        for file in files
+        if not re.match(SYSTEM, file.name) and package.parent not in file.resolve().parents
+    ]
 
 
 def _pip(*arguments: str) -> None:

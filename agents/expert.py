@@ -68,7 +68,7 @@ class ExpertMazes:
     @property
     def right(self) -> Bool[np.ndarray, "envs 15"]:
         """Which actions make the expert's move."""
-        return MOVE_OF_ACTION == self.moves[:, None]
+        return self.moves[:, None] == MOVE_OF_ACTION
 
     @property
     def steps_to_go(self) -> Int64[np.ndarray, "envs"]:

@@ -12,16 +12,7 @@ import numpy as np
 from rlbilinear.envs.games import BACKGROUNDS
 from rlbilinear.envs.grid import Cell
 from rlbilinear.envs.level_states import level_state
-from rlbilinear.envs.state import (
-    END_MARKER,
-    EPISODE_FORMAT,
-    OPTIONS_FORMAT,
-    PLAYER,
-    SPACE,
-    WALL,
-    State,
-    parse,
-)
+from rlbilinear.envs.state import PLAYER, SPACE, WALL, State, parse
 from rlbilinear.envs.tails import HeistTail
 
 LOCK, KEY, GEM, ICON = 1, 2, 9, 11
@@ -34,9 +25,6 @@ _PICTURES = {PLAYER: 0, LOCK: 1, KEY: 2, GEM: 9, ICON: 2}
 """What each is drawn as."""
 _THING_FORMAT = struct.Struct("<2f16xi4xi88x")
 """An entity's x, y, type and image_theme, among its 124 bytes."""
-_PLACE_FORMAT = struct.Struct("<2f")
-_FIRST_GENERATOR = 8 + len("heist") + OPTIONS_FORMAT.size
-"""Where a state's first random generator is."""
 _ALL_KEYS_LEVEL = 2
 """A level with keys, locks and icons of all colours, to make others like them."""
 
@@ -116,28 +104,3 @@ def check_heist(state: State) -> HeistTail:
         if picture != _PICTURES[kind] or (kind in (PLAYER, GEM) and theme != 0):
             raise ValueError(f"an entity of type {kind} with variant {theme} of picture {picture}")
     return tail
-
-
-class AgentNow(NamedTuple):
-    """Where the agent is, and what it holds."""
-
-    x: float
-    y: float
-    held: int
-    """The keys: 1 for blue, 2 for green, 4 for red, added up."""
-
-
-def agent_now(raw: bytes, known: int) -> AgentNow:
-    """Read no more than this of a state that the simulator gave: ten times faster than `Heist`.
-
-    Args:
-        raw: the state; the simulator's first entity is the agent.
-        known: keys of how many colours the level knows.
-    """
-    at = _FIRST_GENERATOR
-    for _ in range(2):  # of levels, and of all else
-        at += 8 + int.from_bytes(raw[at + 4 : at + 8], "little")
-    x, y = _PLACE_FORMAT.unpack_from(raw, at + EPISODE_FORMAT.size + 4)
-    end = len(raw) - len(END_MARKER)
-    has = struct.unpack(f"<{known}i", raw[end - 4 * known : end])
-    return AgentNow(x, y, sum(bool(held) << colour for colour, held in enumerate(has)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int32
 
 from rlbilinear.envs.grid import UNREACHABLE, Cell
 from rlbilinear.envs.heist import Heist
-from rlbilinear.envs.heist_things import Item
+from rlbilinear.envs.heist_things import GEM, KEY, LOCK, Colour, things
 from rlbilinear.envs.moves import STEP_OF_MOVE, Move
 from rlbilinear.envs.state import WALL
 
@@ -28,6 +28,30 @@ class KeyWays(NamedTuple):
     """Which of left, down, up and right (`Move`) begins a shortest way. None does where there is no
     way, on the gem, and on a key that is needed and not yet held."""
 
+    def way(self, start: Cell, held: Iterable[Colour], keys: Mapping[Cell, Colour]) -> list[Cell]:
+        """Return the cells of a shortest way, both ends included: one of `key_route`'s kind.
+
+        Args:
+            start: where it begins.
+            held: the keys held there.
+            keys: where keys lie.
+
+        Raises:
+            ValueError: there is no way.
+        """
+        holds = sum(1 << colour for colour in held)
+        way = [start]
+        if self.steps[holds][start] == UNREACHABLE:
+            raise ValueError(f"there is no way from {start}")
+        while True:
+            here = way[-1]
+            if here in keys:
+                holds |= 1 << keys[here]
+            if self.steps[holds][here] == 0:
+                return way
+            row, column = STEP_OF_MOVE[Move(int(self.moves[holds][here].argmax()))]
+            way.append(Cell(here.row + row, here.column + column))
+
 
 def key_ways(heist: Heist) -> KeyWays:
     """Return the ways to the gem from each cell, with each set of the keys that the level knows.
@@ -38,51 +62,46 @@ def key_ways(heist: Heist) -> KeyWays:
     Raises:
         ValueError: the heist has no gem.
     """
-    if not heist.gem:
+    size, width = heist.size, heist.size + 2
+    keys, locks, gems = _by_place(heist, width)
+    if not gems:
         raise ValueError("the heist has no gem")
-    sets, size = 1 << len(heist.has_keys), heist.size
-    width = size + 2
     padded = np.zeros((width, width), np.bool_)  # flat lists with a border of walls are fastest
     np.not_equal(heist.grid, WALL, out=padded[1:-1, 1:-1])
-    keys, locks = _colours(heist.keys, width), _colours(heist.locks, width)
-    gems = {_flat(cell, width) for cell in heist.gem}
-    steps = np.full((sets, width, width), UNREACHABLE, np.int32)
-    opened = np.zeros((sets, width, width), np.bool_)
+    sets = 1 << len(heist.has_keys)
+    opened = bytearray()
     found: list[list[int]] = [[]] * sets
     for held in reversed(range(sets)):  # more keys first: taking one up leads there
         unseen = bytearray(padded)
-        for cell, colours in locks.items():
-            unseen[cell] = unseen[cell] and not colours & ~held
-        opened[held] = np.frombuffer(bytes(unseen), np.bool_).reshape(width, width)
-        known = [(0, cell) for cell in gems if unseen[cell]]
-        for cell, colours in keys.items():
-            if colours & ~held and unseen[cell] and cell not in gems:
-                unseen[cell] = 0  # nobody comes by without taking the key
-                if (there := found[held | colours][cell]) != UNREACHABLE:
-                    known.append((there, cell))
+        for place, colours in locks.items():
+            unseen[place] = unseen[place] and not colours & ~held
+        opened[:0] = unseen
+        known = [(0, place) for place in gems if unseen[place]]
+        for place, colours in keys.items():
+            if colours & ~held and unseen[place] and place not in gems:
+                unseen[place] = 0  # nobody comes by without taking the key
+                if (there := found[held | colours][place]) != UNREACHABLE:
+                    known.append((there, place))
         found[held] = _spread(sorted(known), unseen, width)
-        steps[held] = np.reshape(found[held], (width, width))
-    inner = (slice(None), slice(1, -1), slice(1, -1))
-    moves = np.zeros((sets, size, size, 4), np.bool_)
+    steps = np.array(found, np.int32).reshape(sets, width, width)
+    free = np.frombuffer(opened, np.bool_).reshape(steps.shape)
+    inside = steps[:, 1:-1, 1:-1]
+    moves = np.empty((sets, size, size, 4), np.bool_)
     for move in (Move.LEFT, Move.DOWN, Move.UP, Move.RIGHT):
-        back = tuple(-by for by in STEP_OF_MOVE[move])
-        there = np.roll(steps, back, (1, 2))[inner]
-        free = np.roll(opened, back, (1, 2))[inner]
-        moves[..., move] = free & (there != UNREACHABLE) & (there == steps[inner] - 1)
-    return KeyWays(steps[inner].copy(), moves)
+        row, column = STEP_OF_MOVE[move]
+        beside = np.s_[:, 1 + row : 1 + row + size, 1 + column : 1 + column + size]
+        moves[..., move] = free[beside] & (steps[beside] == inside - 1) & (inside > 0)
+    return KeyWays(inside, moves)
 
 
-def _colours(items: Iterable[Item], width: int) -> dict[int, int]:
-    """Return the colours that lie on a cell, added up as sets of keys are."""
-    colours: dict[int, int] = {}
-    for colour, cell in items:
-        place = _flat(cell, width)
-        colours[place] = colours.get(place, 0) | 1 << colour
-    return colours
-
-
-def _flat(cell: Cell, width: int) -> int:
-    return (cell.row + 1) * width + cell.column + 1
+def _by_place(heist: Heist, width: int) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+    """Return keys, locks and gems by their place in a flat list: their colours, as sets are."""
+    found: dict[int, dict[int, int]] = {KEY: {}, LOCK: {}, GEM: {}}
+    for kind, colour, cell in things(heist.entities):
+        if kind in found:
+            place = (cell.row + 1) * width + cell.column + 1
+            found[kind][place] = found[kind].get(place, 0) | 1 << colour
+    return found[KEY], found[LOCK], found[GEM]
 
 
 def _spread(known: list[tuple[int, int]], unseen: bytearray, width: int) -> list[int]:

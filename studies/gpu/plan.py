@@ -51,20 +51,6 @@ class Plan:
 
     device: str = "cuda"
     distilled: tuple[tuple[str, str, int, tuple[int, ...]], ...] = DISTILLED
-    compared_games: games of the size-matched comparison, and the number of seeds.
-        compared: its architectures.
-        compared_frames: of each of its runs.
-        published: networks that are trained in mazes as in the literature.
-        published_frames: of each.
-        held_out: levels of each evaluation on the way.
-    """
-
-    device: str = "cuda"
-    distilled_games: tuple[tuple[str, tuple[int, ...]], ...] = (
-        ("maze", (1, 2, 3, 4)),
-        ("heist", (0, 1, 2)),
-    )
-    distilled: tuple[tuple[str, int], ...] = tuple(RECIPE.items())
     compared_games: tuple[tuple[str, int], ...] = (("coinrun", 5),)
     compared: tuple[str, ...] = SIZE_MATCHED
     compared_frames: int = 1_000_000

@@ -46,6 +46,8 @@ REWARD = 10.0
 PRECISIONS = ("float32", "bfloat16")
 WINDOW = 100
 """Training scores are means over this many last gradient steps."""
+KEPT_STEPS = 64
+"""Gradient steps after which an agent is first kept; then after twice, four times, ... as many."""
 MAX_SKIPPED = 20
 """Steps without a finite gradient, among the last `WINDOW`, at which a run stops."""
 
@@ -103,6 +105,8 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
 
     At every checkpoint, ``training.safetensors`` (what a resumed run needs) and ``agent/`` (which
     `rlbilinear.agents.load` reads) are written in the run's folder, and scores in ``tensorboard/``.
+    ``trajectory/`` has agents along training, in half precision: untrained, and after 64, 128,
+    256, ... gradient steps.
 
     Args:
         options: the run.
@@ -148,6 +152,8 @@ class _Learning:
         recent: deque[dict[str, float]] = deque(maxlen=WINDOW)
         run.begin()
         run.write_record(self.record)
+        if first == 0:
+            run.keep(self.agent, 0)
         generator, levels = _chances(options, first)
         started = time.monotonic()
         with (
@@ -180,6 +186,8 @@ class _Learning:
                 if (step + 1) % WINDOW == 0 or last:
                     speed = (self.frames - first * options.batch) / (time.monotonic() - started)
                     _write(writer, "train", {**means, "frames_per_second": speed}, self.frames)
+                if _kept(step + 1):
+                    run.keep(self.agent, self.frames)
                 if (step + 1) % every == 0 or last:
                     self._save(writer)
             if first == total:  # it was killed after its last step
@@ -396,6 +404,12 @@ def _turns(options: DistillOptions, seeds: list[int]) -> Generator[Expert, None,
     finally:
         for group in groups:
             group.close()
+
+
+def _kept(steps: int) -> bool:
+    """Whether an agent is kept after so many steps: `KEPT_STEPS` times a power of two."""
+    times, rest = divmod(steps, KEPT_STEPS)
+    return rest == 0 and times.bit_count() == 1
 
 
 def _write(writer: SummaryWriter, section: str, values: dict[str, float], frames: int) -> None:

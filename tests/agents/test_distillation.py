@@ -547,3 +547,15 @@ def test_ten_minutes_of_learning_carry_over_to_held_out_levels(tmp_path):
     scores = held_out_scores(agent, dataclasses.replace(options, evaluation_levels=128))
     assert scores == agent.config.made["scores"]  # the same levels by the same seeds
     assert scores["solved"] > 0.4
+
+
+def test_keeps_agents_along_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "KEPT_STEPS", 1)
+    last = distill(tiny(tmp_path / "run"))
+    kept = sorted((tmp_path / "run" / "trajectory").iterdir())
+    assert [int(place.name) for place in kept] == [0, 8, 16, 32]  # of 48 frames, 8 in a step
+    first, *_ = (agents.load(place, device="cpu") for place in kept)
+    untrained = Agent.new("bimpala-compact", seed=0, device="cpu")
+    for name, weight in untrained.policy.state_dict().items():
+        torch.testing.assert_close(first.policy.state_dict()[name], weight.half().float())
+    assert not torch.equal(last.policy.action_net.weight, first.policy.action_net.weight)

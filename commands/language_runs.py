@@ -129,6 +129,7 @@ def convert(options: ConvertOptions) -> None:
         fade=options.fade,
         batch=options.batch,
         context=options.context,
+        regression_rate=options.regression_rate,
         learning_rate=options.learning_rate,
         train_all=options.train_all,
         seed=options.seed,

@@ -51,7 +51,7 @@ class Distillation:
     """windows a step"""
     context: int = 256
     """tokens of a window"""
-    regression_rate: float = 1e-3
+    regression_rate: float = 3e-4
     """learning rate of the regression"""
     learning_rate: float = 4e-4
     """learning rate of the distillation, at its highest"""

@@ -1,4 +1,4 @@
-"""Text written by a model: simple stories as training text for small models, and for distillation."""
+"""Text written by a model, to train small models on: simple stories, or ordinary text."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -52,12 +52,14 @@ OPENINGS = (
 def story_prompts(count: int, seed: int) -> list[str]:
     """Return requests for simple stories, in the chat format of SmolLM2."""
     draw = random.Random(seed)
-    return [
-        "<|im_start|>user\nWrite a short and simple story for a small child. It is about "
-        f"{draw.choice(WHO.split('|'))} {draw.choice(WHERE.split('|'))}, with {draw.choice(THING.split('|'))}. Someone "
-        f"{draw.choice(HOW.split('|'))}.<|im_end|>\n<|im_start|>assistant\n"
-        for _ in range(count)
-    ]
+    prompts = []
+    for _ in range(count):
+        who, where, thing, how = (draw.choice(of.split("|")) for of in (WHO, WHERE, THING, HOW))
+        prompts.append(
+            "<|im_start|>user\nWrite a short and simple story for a small child. It is about "
+            f"{who} {where}, with {thing}. Someone {how}.<|im_end|>\n<|im_start|>assistant\n"
+        )
+    return prompts
 
 
 def general_prompts(count: int, seed: int) -> list[str]:
@@ -90,7 +92,9 @@ def write(
     """
     torch.manual_seed(seed)
     tokenizer = model.tokenizer
+    end = model.model.config.eos_token_id
     tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(end)
     for start in range(0, len(prompts), batch):
         given = tokenizer(
             list(prompts[start : start + batch]),
@@ -106,6 +110,7 @@ def write(
             top_p=top_p,
             top_k=0,
             pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end,
         )
         new = found[:, given.input_ids.shape[1] :]
         yield from tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -84,6 +84,8 @@ class ConvertOptions:
     """numbers of layers at which the methods without distillation are compared"""
     tables: bool = True
     """score each layer alone and the curve; without them layers are taken from the last one on"""
+    held_out_text: tuple[str, ...] = ()
+    """score on the ends of these documents, which are held out; of those of --text when empty"""
     context: Count = 256
     """tokens of a window"""
     statistics_windows: Count = 64

@@ -108,6 +108,9 @@ def convert(options: ConvertOptions) -> None:
     """Compare the ways to make a model bilinear, fine-tune, and write tables, curves and models."""
     device = find_device(options.device)
     corpus = read_corpus(options.text)
+    unseen = (
+        read_corpus(options.held_out_text).held_out if options.held_out_text else corpus.held_out
+    )
     _open(options)
     language_model = load(options.model, device=str(device))
     model, tokenizer = language_model.model, language_model.tokenizer
@@ -116,7 +119,7 @@ def convert(options: ConvertOptions) -> None:
     if wrong:
         raise ValueError(f"--counts: the model has {count} layers, got {wrong}")
     tokens = tokenize(tokenizer, corpus.train, options.context)
-    held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
+    held_out = windows(tokenize(tokenizer, unseen, options.context), options.context)
     held_out = _spread(held_out, options.held_out_windows)
     print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
     fitted = _spread(windows(tokens, options.context), options.statistics_windows)
@@ -194,6 +197,8 @@ def convert(options: ConvertOptions) -> None:
         together.append(row)
         print(f"{n} layers bilinear: perplexity {final.perplexity:.3f}, KL {final.kl:.4f}")
         pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
+        samples = writing.continuations(LanguageModel(options.model, converted, tokenizer))
+        write_json(options.out / f"samples{n}.json", samples)
         if options.save_model:
             LanguageModel(options.model, converted, tokenizer).save(options.out / f"model{n}")
         del student, converted

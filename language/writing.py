@@ -47,6 +47,13 @@ OPENINGS = (
     "Chapter 1",
 )
 """First words of general text."""
+BEGINNINGS = (
+    "Once upon a time there was a little girl who",
+    "The capital of France is",
+    "Water boils when",
+    "He did not want to go, because",
+)
+"""Beginnings that show whether a model still writes sense."""
 
 
 def story_prompts(count: int, seed: int) -> list[str]:
@@ -114,3 +121,23 @@ def write(
         )
         new = found[:, given.input_ids.shape[1] :]
         yield from tokenizer.batch_decode(new, skip_special_tokens=True)
+
+
+@torch.no_grad()
+def continuations(
+    model: LanguageModel, beginnings: Sequence[str] = BEGINNINGS, tokens: int = 40
+) -> dict[str, str]:
+    """Return what a model finds likeliest after each beginning, token by token."""
+    found = {}
+    for beginning in beginnings:
+        given = model.tokenizer(beginning, return_tensors="pt", add_special_tokens=False)
+        written = model.model.generate(
+            input_ids=given.input_ids.to(model.device),
+            attention_mask=given.attention_mask.to(model.device),
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=model.model.config.eos_token_id,
+            pad_token_id=model.model.config.eos_token_id,
+        )
+        found[beginning] = model.tokenizer.decode(written[0, given.input_ids.shape[1] :])
+    return found

@@ -148,7 +148,7 @@ def regress(
 
 
 def fading(model: PreTrainedModel, replacements: Mapping[int, BilinearLinear]) -> PreTrainedModel:
-    """Return a copy of a model with `FadingMLP` in place of MLPs; the copy's weights are its own."""
+    """Return a copy of a model, of weights of its own, with `FadingMLP` in place of MLPs."""
     student = copy.deepcopy(model)
     for index, layer in replacements.items():
         layers(student)[index].mlp = FadingMLP(layers(model)[index].mlp, copy.deepcopy(layer))

@@ -18,9 +18,6 @@ import tyro
 from rlbilinear.commands.running import AtLeast, Command, Count, Seed
 from rlbilinear.language.extra import require
 
-if TYPE_CHECKING:
-    pass
-
 MARKER = "language.json"
 Architecture = Literal["bilinear", "swiglu", "relu"]
 Device = str

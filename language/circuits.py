@@ -199,10 +199,10 @@ def validate(
     """Scale a circuit in the weights, and measure what the model then predicts.
 
     Controls are circuits with the same values along the same direction, so that the edits are as
-    large in Frobenius norm, but other vectors: half are random directions, half are real inputs of
-    the layer at random places of the text. The circuit is *validated* if its effects are larger
-    than those of all but 5 % of the controls, for every factor, and ablation and boosting have
-    opposite effects.
+    large in Frobenius norm, but other vectors: half are random directions, half are how inputs of
+    the layer, at random places of the text, differ from the mean input. The circuit is *validated*
+    if its effects are larger than those of all but 5 % of the controls, for every factor, and
+    ablation and boosting have opposite effects.
 
     Args:
         reading: the model.
@@ -268,7 +268,7 @@ def _controls(
     for number in range(count):
         if number % 2:
             chosen = torch.randint(len(inputs), (k,), generator=generator)
-            rows = inputs.cpu()[chosen].double()
+            rows = (inputs[chosen.to(inputs.device)] - inputs.mean(0)).cpu().double()
             name = "input"
         else:
             rows = torch.randn(k, width, generator=generator).double()

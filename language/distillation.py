@@ -237,11 +237,12 @@ def distil(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         last = done >= 1 or step == options.steps - 1
-        if step % 10 == 0 or last:
+        scored = step % options.evaluate_every == 0 or last
+        if step % 10 == 0 or scored:
             row = {"step": step, "seconds": round(seconds, 1), "share": share, "kl": loss.item()}
             if not math.isfinite(row["kl"]):
                 raise FloatingPointError(f"step {step}: the loss is {row['kl']}")
-            if held_out is not None and (step % options.evaluate_every == 0 or last):
+            if held_out is not None and scored:
                 row |= _held_out(model, student, held_out, options)
                 set_all_shares(student, share)
                 student.train()

@@ -31,7 +31,7 @@ def run(path: Path) -> None:
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = smaller(data["image/png"])
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version that ran it
     nbformat.write(notebook, path)
 
 

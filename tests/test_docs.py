@@ -27,7 +27,7 @@ PACKAGES = {
 }
 SMALL = {
     "classifier": {"epochs": 3},
-    "demo": {"fit_levels": 60, "levels": 8, "steered": 1},
+    "demo": {"fit_levels": 30, "levels": 20, "steered": 1},
     "maze_editor": {"seed": 5},
     "relu_agent": {"fit_levels": 2, "levels": 2, "alone": 1},
     "your_agent": {"steps": 512, "states": 240},

@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
     "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),
+    "language": Subcommand("language", "train bilinear language models, make others bilinear"),
     "maze": Subcommand("edit_maze", "edit a maze as text, and see where an agent goes"),
     "publish": Subcommand("publish", "prepare an agent for sharing"),
     "agents": Subcommand("zoo", "list the agents of the zoo with their scores"),

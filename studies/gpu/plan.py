@@ -16,8 +16,14 @@ from rlbilinear.studies.gpu.slices import Job
 Step = Literal["tests", "benchmark", "distill", "compare", "train"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
-RECIPE = {"bimpala-compact": 2_600_000, "impala-compact": 1_600_000}
-"""Architectures that are distilled, and the frames of the shipped recipe."""
+MAZE, HEIST = (1, 2, 3, 4), (0, 1, 2)
+DISTILLED = (
+    ("maze", "bimpala-compact", 2_600_000, MAZE),
+    ("maze", "impala-compact", 1_600_000, MAZE),
+    ("heist", "bimpala-compact", 4_000_000, HEIST),
+    ("heist", "impala-compact", 4_000_000, HEIST),
+)
+"""Games with an expert, architectures, frames of the shipped recipe, and seeds."""
 
 SIZE_MATCHED = (
     "bimpala-small",
@@ -34,8 +40,7 @@ class Plan:
 
     Attributes:
         device: that runs on it.
-        distilled_games: games with an expert, and the seeds of their agents.
-        distilled: their architectures, and the frames of each.
+        distilled: as `DISTILLED`.
         compared_games: games of the size-matched comparison, and the number of seeds.
         compared: its architectures.
         compared_frames: of each of its runs.
@@ -45,11 +50,7 @@ class Plan:
     """
 
     device: str = "cuda"
-    distilled_games: tuple[tuple[str, tuple[int, ...]], ...] = (
-        ("maze", (1, 2, 3, 4)),
-        ("heist", (0, 1, 2)),
-    )
-    distilled: tuple[tuple[str, int], ...] = tuple(RECIPE.items())
+    distilled: tuple[tuple[str, str, int, tuple[int, ...]], ...] = DISTILLED
     compared_games: tuple[tuple[str, int], ...] = (("coinrun", 5),)
     compared: tuple[str, ...] = SIZE_MATCHED
     compared_frames: int = 1_000_000
@@ -65,8 +66,7 @@ class Plan:
 
 TINY = Plan(
     device="cpu",
-    distilled_games=(("maze", (1,)),),
-    distilled=(("impala-compact", 256),),
+    distilled=(("maze", "impala-compact", 256, (1,)),),
     compared_games=(("coinrun", 1),),
     compared=("bimpala-small,gate=silu",),
     compared_frames=64,
@@ -117,22 +117,21 @@ def _benchmark(out: Path) -> Job:
 
 def _distill(plan: Plan, out: Path) -> list[Job]:
     made = []
-    for game, seeds in plan.distilled_games:
+    for game, architecture, frames, seeds in plan.distilled:
         for seed in seeds:
-            for architecture, frames in plan.distilled:
-                options = DistillOptions(
-                    out / "distilled" / game / architecture / f"seed{seed}",
-                    game=game,
-                    architecture=architecture,
-                    frames=frames,
-                    seed=seed,
-                    device=plan.device,
-                    precision=plan.precision,
-                    evaluation_levels=plan.held_out,
-                    checkpoint_frames=500_000,
-                    progress=False,
-                )
-                made.append(_of(options, "distill", f"distill-{game}-{architecture}-{seed}"))
+            options = DistillOptions(
+                out / "distilled" / game / architecture / f"seed{seed}",
+                game=game,
+                architecture=architecture,
+                frames=frames,
+                seed=seed,
+                device=plan.device,
+                precision=plan.precision,
+                evaluation_levels=plan.held_out,
+                checkpoint_frames=500_000,
+                progress=False,
+            )
+            made.append(_of(options, "distill", f"distill-{game}-{architecture}-{seed}"))
     return made
 
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,17 +15,17 @@ import tyro
 
 from rlbilinear.commands.main import SUBCOMMANDS
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
-PACKAGES = {
-    "rlbilinear": "rlbilinear",
-    **{
-        folder: f"rlbilinear.{folder}"
-        for folder in ("envs", "agents", "probes", "testing", "studies", "benchmarks", "commands")
-    },
-}
+SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PACKAGES = {folder: package for package, folder in SETUP["package-dir"].items()}
 SMALL = {
     "classifier": {"epochs": 3},
     "demo": {"fit_levels": 30, "levels": 20, "steered": 1},
@@ -147,7 +148,10 @@ def modules():
 def test_the_reference_has_every_module_once():
     pages = (DOCS / "api").glob("*.md")
     listed = [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
-    assert Counter(listed) == Counter(modules().keys() - {"rlbilinear.commands"})
+    missing = modules().keys() - {"rlbilinear.commands"} - set(listed)
+    assert not missing, f"give each a line `::: NAME` on a page of docs/api: {missing}"
+    assert not set(listed) - modules().keys(), "no such module"
+    assert max(Counter(listed).values()) == 1
 
 
 @pytest.mark.parametrize("module", modules())

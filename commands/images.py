@@ -28,7 +28,7 @@ from rlbilinear.hosvd import hosvd
 from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images import figures as draw
 from rlbilinear.studies.images import study, toys
-from rlbilinear.studies.images.data import DataName, Images, load
+from rlbilinear.studies.images.data import Images, load
 from rlbilinear.studies.images.study import Recipe, Trained
 
 MARKER = "images.json"
@@ -40,8 +40,9 @@ class ImagesOptions:
 
     out: Path
     """folder for figures and tables"""
-    data: DataName = "digits"
-    """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
+    data: str = "digits"
+    """digits (bundled, 8 x 8), mnist or fashion-mnist (28 x 28, downloaded once), or a folder of
+    IDX files"""
     seeds: Count = 5
     """networks of each kind; intervals are over them"""
     width: Count = 64
@@ -95,7 +96,7 @@ def _images(options: ImagesOptions) -> None:
     summary = summarise(tables)
     for name, value in summary.items():
         print(f"{name:70s} {value}")
-    made = {**asdict(options), "out": options.out.name}
+    made = {**asdict(options), "out": options.out.name, "data": images.name}
     record = {"options": made, "summary": summary, "images": len(images.train)}
     write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
     print(f"\nFigures and tables: {options.out}")

@@ -13,7 +13,9 @@ from jaxtyping import Float, Int, UInt8
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
+from rlbilinear.agents import hub_push
 from rlbilinear.agents.finite import check_weights, first_not_finite
+from rlbilinear.agents.hub import HubAddress
 from rlbilinear.agents.network import (
     BODY,
     HEADS,
@@ -292,6 +294,47 @@ class Agent:
                 cannot be stored, or sizes that contradict the configuration.
         """
         save_policy(self.policy, self.config, path, overwrite=overwrite, dtype=dtype, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        revision: str = "main",
+        private: bool = False,
+        dtype: torch.dtype = torch.float32,
+        card: str | None = None,
+        license: str = "mit",
+    ) -> HubAddress:
+        """Put the agent on the Hugging Face Hub, in one commit: safetensors, JSON and a card.
+
+        It goes where `rlbilinear.agents.hub` says: to the public Hub, another server of its
+        protocol, or a folder. huggingface_hub finds the token (``hf auth login``, ``HF_TOKEN``).
+
+        Args:
+            repository: ``owner/name``; made if it does not exist.
+            revision: the branch; made if it does not exist.
+            private: whether a new repository is.
+            dtype: how weights are stored, see `save`.
+            card: text for people; written from what is recorded of the agent when None.
+            license: of the weights, as the Hub abbreviates it.
+
+        Returns:
+            The address with commit and hash, whose text `rlbilinear.agents.load` takes.
+
+        Raises:
+            ImportError: huggingface_hub is not installed.
+            OSError: the server cannot be reached, or refuses.
+            ValueError: another form of repository or revision; or as `save`.
+        """
+        return hub_push.push(
+            self,
+            repository,
+            revision=revision,
+            private=private,
+            dtype=dtype,
+            card=card,
+            license=license,
+        )
 
     def _as_batch(self, observation: object) -> tuple[Tensor, bool]:
         """Return observations as a batch, channels first, and whether they were one."""

@@ -12,6 +12,7 @@ from rlbilinear.agents.hub import MIRROR, HubAddress, HubError
 from rlbilinear.agents.hub_push import model_card
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+constants = pytest.importorskip("huggingface_hub.constants")
 from hub_server import running_hub  # noqa: E402  (reads YAML by what comes with huggingface_hub)
 
 
@@ -28,7 +29,6 @@ def observations():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache of huggingface_hub; large files go by Git LFS, nothing leaves the machine."""
-    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", "hf_of_these_tests")

@@ -34,11 +34,13 @@ SUBCOMMANDS = {
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
     "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),
+    "language": Subcommand("language", "train bilinear language models, make others bilinear"),
     "maze": Subcommand("edit_maze", "edit a maze as text, and see where an agent goes"),
     "publish": Subcommand("publish", "prepare an agent for sharing"),
     "agents": Subcommand("zoo", "list the agents of the zoo with their scores"),
     "exactness": Subcommand("exactness", "check every identity of the decompositions"),
     "benchmark": Subcommand("benchmark", "measure speed and memory"),
+    "gpu": Subcommand("gpu", "do what wants a GPU, in slices of a few minutes"),
     "doctor": Subcommand("doctor", "show what is installed, what is missing, and the device"),
 }
 

@@ -1,0 +1,246 @@
+"""What the subcommands of ``rlbilinear language`` do."""
+
+import copy
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from rlbilinear.agents.folder import check_free, new_file, provenance, write_json
+from rlbilinear.commands.language import (
+    MARKER,
+    ConvertOptions,
+    TrainOptions,
+    WriteOptions,
+)
+from rlbilinear.language import distillation, pretraining, replacing, writing
+from rlbilinear.language.bpe import END, load_bpe, train_bpe
+from rlbilinear.language.closed_form import input_statistics
+from rlbilinear.language.devices import find_device
+from rlbilinear.language.models import LanguageModel, load
+from rlbilinear.language.scoring import batched
+from rlbilinear.language.text import read_corpus, tokenize, windows
+from rlbilinear.language.training_files import has_state
+from rlbilinear.language.transformer import TransformerConfig
+from rlbilinear.statistics import t_interval
+
+
+def train(options: TrainOptions) -> None:
+    """Train the models one after another, and write their losses with intervals over seeds."""
+    device = find_device(options.device)
+    config = TransformerConfig(
+        options.vocabulary,
+        options.context,
+        options.width,
+        options.layers,
+        options.heads,
+        options.hidden,
+    )
+    corpus = read_corpus(options.text)
+    _open(options)
+    tokenizer_file = options.out / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        train_bpe(corpus.train, options.vocabulary).backend_tokenizer.save(str(tokenizer_file))
+    tokenizer = load_bpe(tokenizer_file)
+    tokens = tokenize(tokenizer, corpus.train, options.context)
+    held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
+    held_out = _spread(held_out, options.held_out_windows)
+    print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
+    curves: list[pd.DataFrame] = []
+    for mlp in options.mlps:
+        for seed in range(options.seeds):
+            run = options.out / f"{mlp}-{seed}"
+            model = pretraining.build(TransformerConfig(**{**asdict(config), "mlp": mlp}), seed)
+            model = model.to(device)
+            how = pretraining.Pretraining(
+                steps=options.steps,
+                batch=options.batch,
+                learning_rate=options.learning_rate,
+                seed=seed,
+            )
+            with SummaryWriter(str(run / "tensorboard")) as writer:
+                rows = pretraining.pretrain(
+                    model,
+                    tokens,
+                    held_out,
+                    how,
+                    run=run,
+                    writer=writer,
+                    resume=options.resume and has_state(run),
+                    progress=options.progress,
+                )
+            model.save(run)
+            parameters = sum(p.numel() for p in model.parameters())
+            curves.append(pd.DataFrame(rows).assign(mlp=mlp, seed=seed, parameters=parameters))
+            pd.concat(curves).to_csv(options.out / "curves.csv", index=False)
+    table = final_losses(pd.concat(curves))
+    table.to_csv(options.out / "losses.csv", index=False)
+    print(table.to_string(index=False))
+
+
+def final_losses(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return each kind's held-out loss after the last step, and its difference from bilinear.
+
+    Intervals are 95 % intervals of t over the seeds; differences are paired by seed.
+    """
+    last = curves[curves["step"] == curves["step"].max()]
+    by_seed = last.pivot(index="seed", columns="mlp", values="held_out_loss")
+    rows = []
+    for mlp in by_seed:
+        losses = by_seed[mlp].to_numpy()
+        row = {"mlp": mlp, "seeds": len(losses), "held_out_loss": losses.mean()}
+        if len(losses) > 1:
+            low, high = _bounds(losses)
+            row |= {"low": low, "high": high}
+        if mlp != "bilinear" and "bilinear" in by_seed:
+            gaps = (by_seed["bilinear"] - by_seed[mlp]).to_numpy()
+            row["bilinear_minus_this"] = gaps.mean()
+            if len(gaps) > 1:
+                row |= dict(zip(("gap_low", "gap_high"), _bounds(gaps), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def convert(options: ConvertOptions) -> None:
+    """Compare the ways to make a model bilinear, fine-tune, and write tables, curves and models."""
+    device = find_device(options.device)
+    corpus = read_corpus(options.text)
+    _open(options)
+    language_model = load(options.model, device=str(device))
+    model, tokenizer = language_model.model, language_model.tokenizer
+    count = model.config.num_hidden_layers
+    wrong = [n for n in options.counts if n > count]
+    if wrong:
+        raise ValueError(f"--counts: the model has {count} layers, got {wrong}")
+    tokens = tokenize(tokenizer, corpus.train, options.context)
+    held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
+    held_out = _spread(held_out, options.held_out_windows)
+    print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
+    fitted = _spread(windows(tokens, options.context), options.statistics_windows)
+    statistics = input_statistics(model, batched(fitted, options.batch, device))
+    methods: dict[str, Any] = replacing.closed_forms(model, statistics, progress=options.progress)
+    how = distillation.Distillation(
+        regression_steps=options.regression_steps,
+        steps=options.steps,
+        minutes=options.minutes,
+        fade=options.fade,
+        batch=options.batch,
+        context=options.context,
+        learning_rate=options.learning_rate,
+        train_all=options.train_all,
+        seed=options.seed,
+    )
+    writer = SummaryWriter(str(options.out / "tensorboard"))
+    if options.regression_steps:
+        methods["regressed"] = copy.deepcopy(methods["quadratic"])
+        rows = distillation.regress(
+            model, methods["regressed"], tokens, how, writer=writer, progress=options.progress
+        )
+        pd.DataFrame(rows).to_csv(options.out / "regression.csv", index=False)
+    best = "regressed" if options.regression_steps else "quadratic"
+    original = replacing.original_logits(model, held_out, options.batch)
+    plain = replacing.score_replaced(model, {}, held_out, original)
+    print(f"the original: perplexity {plain.perplexity:.3f}")
+    order = list(reversed(range(count)))
+    together = [
+        {"layers": 0, "method": "original", **plain._asdict(), "perplexity": plain.perplexity}
+    ]
+    if options.tables:
+        alone = replacing.each_alone(model, methods, held_out, original, progress=options.progress)
+        alone.to_csv(options.out / "alone.csv", index=False)
+        order = replacing.cheapest_first(alone, best)
+        counts = [n for n in options.curve if n <= count]
+        found = replacing.cumulative(
+            model, methods, order, counts, held_out, original, progress=options.progress
+        )
+        together += found.to_dict("records")
+        pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
+        print(
+            found.pivot(index="layers", columns="method", values="perplexity").round(2).to_string()
+        )
+    for n in options.counts:
+        run = options.out / f"layers{n}"
+        student = distillation.fading(model, {index: methods[best][index] for index in order[:n]})
+        rows = distillation.distil(
+            model,
+            student,
+            tokens,
+            how,
+            run=run,
+            held_out=held_out,
+            writer=writer,
+            resume=options.resume and has_state(run),
+            progress=options.progress,
+        )
+        pd.DataFrame(rows).to_csv(options.out / f"distillation{n}.csv", index=False)
+        converted = distillation.faded(student, torch.float32)
+        with torch.no_grad():
+            stored = iter(original)
+            final = replacing.score(
+                replacing.logits_of(converted),
+                batched(held_out, options.batch, device),
+                original=lambda _, stored=stored: next(stored),
+            )
+        row = {
+            "layers": n,
+            "method": "fine-tuned",
+            **final._asdict(),
+            "perplexity": final.perplexity,
+        }
+        together.append(row)
+        print(f"{n} layers bilinear: perplexity {final.perplexity:.3f}, KL {final.kl:.4f}")
+        pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
+        if options.save_model:
+            LanguageModel(options.model, converted, tokenizer).save(options.out / f"model{n}")
+        del student, converted
+    writer.close()
+    write_json(options.out / "order.json", order)
+
+
+def write(options: WriteOptions) -> None:
+    """Write texts into a file."""
+    device = find_device(options.device)
+    model = load(
+        options.model, device=str(device), dtype="bfloat16" if device.type == "cuda" else "float32"
+    )
+    prompts = (writing.story_prompts if options.kind == "stories" else writing.general_prompts)(
+        options.count, options.seed
+    )
+    texts = writing.write(
+        model,
+        prompts,
+        tokens=options.tokens,
+        batch=options.batch,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(options.out) as file, file.open("w") as stream:
+        for text in texts:
+            stream.write(f"{text.strip()}\n{END}\n")
+
+
+def _bounds(values: Any) -> tuple[float, float]:
+    interval = t_interval(values)
+    return interval.low, interval.high
+
+
+def _open(options: TrainOptions | ConvertOptions) -> None:
+    """Start a folder of runs, or go on with the one that is there."""
+    if not (options.resume and (options.out / MARKER).is_file()):
+        if options.resume:
+            raise ValueError(f"--resume: {options.out} holds no {MARKER}")
+        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
+        options.out.mkdir(parents=True, exist_ok=True)
+    made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
+    write_json(options.out / MARKER, {"options": made, **provenance()})
+
+
+def _spread(windows: torch.Tensor, count: int) -> torch.Tensor:
+    """Return at most so many windows, evenly from all of them."""
+    if len(windows) <= count:
+        return windows
+    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]

@@ -1,0 +1,123 @@
+"""Text: from files, folders or installed Debian packages, split, and cut into windows of tokens."""
+
+import gzip
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+ENDINGS = (".txt", ".md", ".text", ".rst")
+PIECE = 1 << 16
+"""Characters that are tokenised at a time."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text in two parts that share nothing: the end of every document is held out."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def read_corpus(sources: Iterable[str | Path], *, held_out: float = 0.05) -> Corpus:
+    """Read text.
+
+    Args:
+        sources: files, folders (files ending in `ENDINGS`, also with ``.gz``, in order of their
+            names), or ``debian:NAME``, the text files of an installed Debian package.
+        held_out: share of every document, at its end, that is held out.
+
+    Raises:
+        ValueError: nothing is found, a file is not UTF-8, or the share is not within (0, 1).
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out: expected a share between 0 and 1, got {held_out}")
+    documents = [_read(file) for file in _files(sources)]
+    cuts = [round(len(text) * (1 - held_out)) for text in documents]
+    return Corpus(
+        tuple(text[:cut] for text, cut in zip(documents, cuts, strict=True)),
+        tuple(text[cut:] for text, cut in zip(documents, cuts, strict=True)),
+    )
+
+
+def tokenize(tokenizer: Any, documents: Sequence[str], context: int) -> Int[Tensor, "tokens"]:
+    """Return the tokens of documents, one after another.
+
+    Raises:
+        ValueError: fewer than a context.
+    """
+    pieces = [text[i : i + PIECE] for text in documents for i in range(0, len(text), PIECE)]
+    if not pieces:
+        raise ValueError("text: there is none")
+    rows = tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    tokens = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
+    if len(tokens) < context:
+        raise ValueError(f"text: {len(tokens)} tokens are shorter than one context of {context}")
+    return tokens
+
+
+def windows(tokens: Int[Tensor, "tokens"], context: int) -> Int[Tensor, "n context"]:
+    """Cut tokens into windows, one after another; what is left at the end is dropped.
+
+    Raises:
+        ValueError: fewer tokens than one window.
+    """
+    count = len(tokens) // context
+    if not count:
+        raise ValueError(f"text: {len(tokens)} tokens are shorter than one context of {context}")
+    return tokens[: count * context].reshape(count, context)
+
+
+def random_windows(
+    tokens: Int[Tensor, "tokens"], context: int, batch: int, step: int, seed: int
+) -> Int[Tensor, "batch context"]:
+    """Return the batch of a step: windows from random places, the same for the same arguments."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    starts = torch.randint(len(tokens) - context + 1, (batch,), generator=generator)
+    return torch.stack([tokens[start : start + context] for start in starts.tolist()])
+
+
+def _files(sources: Iterable[str | Path]) -> Iterator[Path]:
+    for source in sources:
+        if str(source).startswith("debian:"):
+            found = _package_files(str(source).removeprefix("debian:"))
+        elif Path(source).is_dir():
+            found = [file for file in Path(source).rglob("*") if _is_text(file)]
+        elif Path(source).is_file():
+            found = [Path(source)]
+        else:
+            raise ValueError(f"text: {source} is neither a file, a folder, nor debian:PACKAGE")
+        if not found:
+            raise ValueError(f"text: {source} holds no files ending in {', '.join(ENDINGS)}")
+        yield from sorted(found)
+
+
+def _package_files(package: str) -> list[Path]:
+    try:
+        done = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ValueError("text: debian:PACKAGE needs dpkg, which is not installed") from None
+    if done.returncode:
+        raise ValueError(f"text: the Debian package {package!r} is not installed")
+    return [file for file in map(Path, done.stdout.splitlines()) if _is_text(file)]
+
+
+def _is_text(file: Path) -> bool:
+    name = file.name.removesuffix(".gz")
+    return file.is_file() and name.endswith(ENDINGS)
+
+
+def _read(file: Path) -> str:
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8") as text:
+            return text.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"text: {file} is not UTF-8: {error}") from error
+    except gzip.BadGzipFile as error:
+        raise ValueError(f"text: {file} is not gzip: {error}") from error

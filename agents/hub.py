@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlbilinear.agents.document import CONFIG, WEIGHTS
 
@@ -162,7 +162,7 @@ def _resolve(address: HubAddress) -> str:
         return commit
     except hub.errors.HfHubHTTPError:
         raise
-    except (OSError, *connection_errors()) as error:
+    except connection_errors() as error:
         kept = _ref(address)
         if not kept.is_file():
             raise OSError(
@@ -217,7 +217,7 @@ def server_errors(address: HubAddress) -> Iterator[None]:
 
 def connection_errors() -> tuple[type[Exception], ...]:
     """Return the errors of the http libraries that huggingface_hub uses, by its version."""
-    found: list[type[Exception]] = []
+    found: list[type[Exception]] = [ConnectionError]
     for name, kind in (
         ("httpx2", "TransportError"),
         ("httpx", "TransportError"),
@@ -230,7 +230,7 @@ def connection_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def huggingface_hub():  # type: ignore[no-untyped-def]  # noqa: ANN201  (a module)
+def huggingface_hub() -> Any:
     """Import the library of the Hub.
 
     Raises:

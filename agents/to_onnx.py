@@ -77,10 +77,10 @@ def write_onnx(agent: "Agent", path: str | Path) -> Path:
         for name, found, ours in zip(
             OUTPUTS, session.run(list(OUTPUTS), {INPUT: images}), wanted, strict=True
         ):
-            error = float(np.abs(found - ours.numpy()).max())
-            if not error <= TOLERANCE * max(1.0, float(ours.abs().max())):
+            gap = float(np.abs(found - ours.numpy()).max())
+            if not gap <= TOLERANCE * max(1.0, float(ours.abs().max())):
                 raise FloatingPointError(
-                    f"onnxruntime gives other {name} than the agent, by up to {error:.2g}: "
+                    f"onnxruntime gives other {name} than the agent, by up to {gap:.2g}: "
                     f"{file} was not written"
                 )
     return file

@@ -45,12 +45,12 @@ class EditedPolicy(AgentPolicy):
         entries = [{**entry, "layer": layer_path(entry["layer"])} for entry in structure or []]
         module_spec.apply(self, entries)
         for module in self.modules():
-            for kept in (module._parameters, module._buffers):
-                for name, weight in kept.items():
-                    if weight is not None and weight.is_meta:
-                        zeros = torch.zeros_like(weight, device="cpu")
-                        trained = isinstance(weight, nn.Parameter)
-                        kept[name] = nn.Parameter(zeros) if trained else zeros
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            for name, weight in own:
+                if weight.is_meta:
+                    zeros = torch.zeros_like(weight, device="cpu")
+                    trained = isinstance(weight, nn.Parameter)
+                    setattr(module, name, nn.Parameter(zeros) if trained else zeros)
         settle(self)
 
 

@@ -57,7 +57,7 @@ def find_idx(folder: Path) -> dict[str, Path]:
 
     Both the file and its gzipped copy may be there: the file is taken.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for what, name in FILES.items():
         for spelling in (name, name.replace("-idx", ".idx")):
             for file in (folder / spelling, folder / f"{spelling}.gz"):

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "evaluate": Subcommand("evaluate", "score agents on held-out levels"),
     "compare": Subcommand("compare", "train several architectures alike, and report"),
     "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),
+    "view": Subcommand("view", "show a report as one page that works offline"),
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),

@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "compare": Subcommand("compare", "train several architectures alike, and report"),
     "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
+    "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
     "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
+    "send": Subcommand("send", "send a maze agent to any cell of any maze by bias maps"),
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
     "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),

@@ -155,7 +155,7 @@ def _play(mazes: Sequence[Maze], sender: Sender, greedy: bool, seed: int) -> pd.
     limit = TWICE * distance + MORE
     # The mouse may look either way when it is there.
     goals = np.array(
-        [[board.index(each.maze, each.target, side) for side in (0, 1)] for each in wanted]
+        [[board.index(each.maze, each.target, side) for side in (False, True)] for each in wanted]
     )
     noise = [_noise(each, steps, seed) for each, steps in zip(wanted, limit, strict=True)]
     steps, finite = np.zeros(len(wanted), int), np.ones(len(wanted))
@@ -232,7 +232,7 @@ class _Board:
 
     def index(self, maze: Maze, cell: Cell, right: bool | None = None) -> int:
         """Return the state of a maze with the mouse on a cell, looking as it does at the start."""
-        looks = maze.facing == "right" if right is None else bool(right)
+        looks = maze.facing == "right" if right is None else right
         return self._index[maze.level_seed, cell, looks]
 
 

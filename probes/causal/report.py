@@ -25,7 +25,7 @@ from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_o
 from rlbilinear.probes.causal.protocol import Answer, answer
 from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
-from rlbilinear.probes.report import Drawing, Section, ValidationReport
+from rlbilinear.probes.report import IN_SHORT, Drawing, Section, ValidationReport
 from rlbilinear.probes.subject import Subject, as_subject
 from rlbilinear.probes.validation import judge
 
@@ -172,7 +172,7 @@ def _sections(
     left_out = [f"- *{name}* was not asked: {why}." for name, why in found.left_out.items()]
     smallest = found.effects["smallest"].max()
     return (
-        Section("In short", summary(data, found, verdict), (), ("layers", "effects")),
+        Section(IN_SHORT, summary(data, found, verdict), (), ("layers", "effects")),
         Section(
             "What the claims say",
             "\n".join([*claims, *left_out])

@@ -34,6 +34,8 @@ FOREMOST = 4
 """Eigenfilters that are compared with the final agent's."""
 RANDOM = 3
 """Random directions that the exchange is compared with."""
+STATES = 64
+"""States on which polynomials are fitted, and as many on which they are measured."""
 
 
 def trajectory(run: str | Path) -> dict[int, Agent]:
@@ -162,12 +164,12 @@ def _explained(agent: Agent, data: ConceptData) -> dict[str, float]:
     for name, degree in (("linear_r2", 1), ("quadratic_r2", 2)):
         table = polynomial_surrogate(
             agent,
-            data.fit.observations,
+            data.fit.observations[:STATES],
             blocks,
             degree,
             reestimate=False,
             fit="inputs",
-            held_out=data.held_out.observations,
+            held_out=data.held_out.observations[:STATES],
         ).replacement.table()
         found[name] = float(table["measured_r2"][table["degree"] == degree].mean())
     return found

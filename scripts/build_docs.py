@@ -1,8 +1,8 @@
 """Build the documentation site into build/site: make docs. Any warning is an error.
 
-The pages of docs/ are copied to build/docs. Beside them come the notebooks, with the outputs that they
-were stored with, and the help texts of all commands. Zensical builds the site of them, with the API
-reference.
+The pages of docs/ are copied to build/docs. Beside them come the notebooks, with the outputs that
+they were stored with, and the help texts of all commands. Zensical builds the site of them, with
+the API reference.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ class SteerOptions:
     mode: str = "easy"
     """distribution mode of the levels; the published policies are of hard"""
     seed: int = 0
-    """of the choice of levels, random vectors and intervals"""
+    """seed of the choice of levels, random vectors and intervals"""
     save: Path | None = None
     """also save the agent as a folder"""
     out: Path | None = None

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "view": Subcommand("view", "show a report as one page that works offline"),
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
     "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
+    "along": Subcommand("along", "follow a concept through training"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
     "send": Subcommand("send", "send a maze agent to any cell of any maze by bias maps"),
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),

@@ -77,8 +77,8 @@ def along_training(
         of equal effect on the layer. Of a bilinear layer also ``rank``, the participation ratio
         of the eigenvalues of the direction's form, and ``alike``, the mean squared cosine between
         what its foremost eigenfilters span and those of the final agent. Of a ReLU agent also
-        ``linear_r2`` and ``quadratic_r2``, the measured share of the variance of the hidden layers
-        that their best polynomials explain, mean over layers.
+        ``linear_r2`` and ``quadratic_r2``, the share of the variance of what the residual blocks
+        add that their best polynomials explain on held-out states, mean over channels and blocks.
 
     Raises:
         ValueError: no agents, a concept that is not in places, or a layer that some agent has not.
@@ -157,16 +157,20 @@ def _span(found: Eigenfilters) -> Float[Tensor, "filters inputs"]:
 
 
 def _explained(agent: Agent, data: ConceptData) -> dict[str, float]:
-    found = polynomial_surrogate(
-        agent,
-        data.fit.observations,
-        hidden_layers(regrouped(agent)),
-        2,
-        reestimate=False,
-        held_out=data.held_out.observations,
-    )
-    by_degree = found.replacement.table().groupby("degree")["measured_r2"].mean()
-    return {"linear_r2": float(by_degree[1]), "quadratic_r2": float(by_degree[2])}
+    blocks = [name for name in hidden_layers(regrouped(agent)) if name.startswith("block")]
+    found = {}
+    for name, degree in (("linear_r2", 1), ("quadratic_r2", 2)):
+        table = polynomial_surrogate(
+            agent,
+            data.fit.observations,
+            blocks,
+            degree,
+            reestimate=False,
+            fit="inputs",
+            held_out=data.held_out.observations,
+        ).replacement.table()
+        found[name] = float(table["measured_r2"][table["degree"] == degree].mean())
+    return found
 
 
 def _interval(name: str, values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, float]:

@@ -87,4 +87,4 @@ def _panel(
 def _first(tables: Mapping[str, Sequence[pd.DataFrame]]) -> float:
     """Return the first number of frames after 0: the scale is linear up to it."""
     frames = np.concatenate([run["frames"] for runs in tables.values() for run in runs])
-    return float(frames[frames > 0].min(initial=np.inf) if (frames > 0).any() else 1.0)
+    return float(min(frames[frames > 0], default=1))

@@ -90,8 +90,8 @@ class Bimpala(ProductBody):
     Args:
         observation_space: a Box of shape (channels, height, width).
         kernel_size: of the blocks, odd.
-        channels: of the stream: one number for every depth, as published, or one for each stage;
-            where it changes, a linear convolution stands before the max-pool.
+        channels: channels of the stream: one number for every depth, as published, or one for each
+            stage; where it changes, a linear convolution stands before the max-pool.
         blocks: number of bilinear blocks after each pool.
         stem_kernel: kernel of the first convolution; ``kernel_size`` when None.
         stem_stride: stride of the first convolution.
@@ -151,7 +151,7 @@ class BimpalaFull(ProductBody):
     Args:
         observation_space: a Box of shape (channels, height, width).
         kernel_size: of all convolutions, odd.
-        channels: of each stage.
+        channels: number of channels of each stage.
         blocks: number of blocks of each stage.
         stem_stride: stride of the first convolution.
         pool_kernel: kernel of the pools (stride 2).
@@ -290,7 +290,7 @@ class Impala(Body):
 
     Args:
         observation_space: a Box of shape (channels, height, width).
-        channels: of each stage.
+        channels: number of channels of each stage.
         blocks: residual blocks in each stage.
         stem_kernel: kernel of the first convolution; ``kernel_size`` when None.
         stem_stride: stride of the first convolution.

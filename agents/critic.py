@@ -32,7 +32,7 @@ def adopt_critic(model: FastPPO, steps: int, look: Callable[[], None] = lambda: 
 
     Args:
         model: on a `VecNormalize`, before its first step. Its value head is changed in place.
-        steps: of each environment.
+        steps: number of steps of each environment.
         look: called before each step; if it raises, the critic stays unchanged.
 
     Raises:

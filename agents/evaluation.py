@@ -81,7 +81,7 @@ def evaluate(
         game: the agent's own when None; must be given for a function.
         mode: the game's distribution mode.
         greedy: take the likeliest action instead of sampling.
-        seed: of the sampling.
+        seed: seed of the sampling.
         episodes: how many of each level. Chances of the game are its seed's: greedy episodes of a
             level are all alike.
         skip_unplayable: leave out levels that are over at the first step, without a reward,
@@ -176,9 +176,9 @@ def summary(
 
     Args:
         results: from `evaluate`.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
         resamples: how many.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
         One row a metric (``return``, ``success``, ``solved`` for mazes and heists, ``steps``), with

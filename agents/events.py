@@ -56,7 +56,7 @@ def comparison(
     """Return what the tab HPARAMS compares runs by: to be written, and when a run begins and ends.
 
     Args:
-        settings: of the run. TensorBoard takes their names from one run, whichever it reads first:
+        settings: the run's. TensorBoard takes their names from one run, whichever it reads first:
             runs to be compared have the same.
         metrics: tags of scalars, of which it shows the last values.
         first: settings to be shown before the others; it has columns for five at first.

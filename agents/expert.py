@@ -23,7 +23,7 @@ class ExpertMazes:
     Args:
         num_envs: number of mazes played at once.
         levels: seeds to draw levels from, with replacement.
-        seed: of levels, mouse cells and ends; the same seed gives the same states.
+        seed: seed of levels, mouse cells and ends; the same seed gives the same states.
         mode: distribution mode.
         new_level: probability at each step that an environment goes on to another level.
         anywhere: share of levels that start with the mouse at a random free cell.

@@ -29,7 +29,7 @@ class ExpertHeists:
     Args:
         num_envs: number of heists played at once.
         levels: seeds to draw levels from, with replacement.
-        seed: of levels, starts and ends; the same seed gives the same states.
+        seed: seed of levels, starts and ends; the same seed gives the same states.
         mode: distribution mode.
         new_level: probability at each step that an environment goes on to another level.
         anywhere: share of levels that start somewhere on the way.

@@ -56,7 +56,7 @@ def film(
         levels: level seeds.
         mode: the game's distribution mode.
         steps: the most steps; longer episodes are cut.
-        seed: of the sampled actions.
+        seed: seed of the sampled actions.
 
     Raises:
         ValueError: no level, fewer than one step, or an unknown game or mode.

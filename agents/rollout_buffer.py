@@ -212,8 +212,8 @@ def generalised_advantages(
     The operations on each number, and their order, are those of Stable-Baselines3.
 
     Args:
-        rewards: of each step.
-        values: of the observations at each step, and after the last.
+        rewards: rewards of each step.
+        values: values of the observations at each step, and after the last.
         goes_on: 0 where the step ended an episode, else 1.
         gamma: discount.
         gae_lambda: 0 gives temporal differences, 1 Monte-Carlo returns less values.

@@ -203,7 +203,7 @@ def sweep(
         observations: when given, on which policies are compared.
         groups: actions with the same effect; policies are compared by effects.
         mode: the game's distribution mode.
-        seed: of the sampled actions and of the intervals.
+        seed: seed of the sampled actions and of the intervals.
         progress: show a bar.
 
     Returns:

@@ -53,7 +53,7 @@ def shares(
     """Train, and compare each stage of the last rollout with its work done alone.
 
     Args:
-        name: of the row.
+        name: name of the row.
         model: to be trained.
         env: its simulator.
         rollouts: those before the last are to warm up.
@@ -103,7 +103,7 @@ def halves(name: str, model: FastPPO, make: Callable[[int], ProcgenVecEnv]) -> C
     """Collect with half of the environments stepping while the network works on the other half.
 
     Args:
-        name: of the row.
+        name: name of the row.
         model: whose policy acts.
         make: makes an environment of so many copies.
     """

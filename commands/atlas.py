@@ -1,4 +1,4 @@
-"""Ask which concepts agents use, and where: all concepts at all layers, as one picture an agent.
+"""Ask which concepts agents use, and where: all concepts at all layers, one picture per agent.
 
     rlbilinear atlas --agents maze-bimpala-compact --out runs/atlas
     rlbilinear atlas --agents maze-bimpala-compact --concepts cheese wall --ranks 1 2 --resume

@@ -50,7 +50,7 @@ class SendOptions:
     target: tuple[int, int] | None = None
     """row and column: only save the agent that goes there"""
     seed: Seed = 0
-    """of everything random"""
+    """seed of everything random"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps"""
     resume: bool = False

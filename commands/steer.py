@@ -1,10 +1,10 @@
-"""Ask a maze agent where the way to the cheese leaves that to the corner, and turn it by vectors.
+"""Ask a maze agent where the ways to cheese and corner part, and steer it by vectors.
 
     rlbilinear steer --agent maze-impala-compact
     rlbilinear steer --agent model_rand_region_5.pth --mode hard --save runs/published
 
 Takes the published ReLU policies as they are (.pth of train-procgen-pytorch; only tensors are
-read), and saves them as folders that every other command takes.
+read), and saves them as folders that every other command can read.
 """
 
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ TABLE, FIGURE = "decisions.csv", "decisions.png"
 
 @dataclass(frozen=True)
 class SteerOptions:
-    """Cheese or corner, and vectors that turn the choice."""
+    """Ask a maze agent where the ways to cheese and corner part, and steer it by vectors."""
 
     agent: str = "maze-impala-compact"
-    """a name of the zoo, a folder, or a .pth file of train-procgen-pytorch"""
+    """a zoo agent, a folder, or a .pth file of train-procgen-pytorch"""
     layer: str = "block3"
     """where the vectors are added; block3 of impala is the published block2.res1"""
     coefficient: float = 1.0
-    """by which the vectors are multiplied"""
+    """factor of the vectors"""
     levels: int = 100
     """held-out levels with a decision square"""
     mode: str = "easy"
-    """distribution mode of the levels; the published policies are of hard"""
+    """distribution mode of the levels; the published policies play hard"""
     seed: int = 0
-    """of the choice of levels, random vectors and intervals"""
+    """seed of the choice of levels, random vectors and intervals"""
     save: Path | None = None
     """also save the agent as a folder"""
     out: Path | None = None

@@ -57,7 +57,7 @@ class Episodes:
         mode: distribution mode of generated levels; None is "easy".
         num_levels: number of generated levels; 0 takes all from `start_level` on.
         start_level: seed of the first generated level.
-        seed: of the sequence of levels.
+        seed: seed of the sequence of levels.
         num_threads: the simulator's threads.
         human_view: also render the human view at each step (slow).
         options: the switches of generated levels, see `Simulator.OPTIONS`.

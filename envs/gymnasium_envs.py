@@ -61,8 +61,8 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
         mode: distribution mode of generated levels; None is "easy".
         num_levels: number of generated levels; 0 takes all from `start_level` on.
         start_level: seed of the first generated level.
-        seed: of the sequence of levels, until a reset gives another: procgen's `rand_seed`, which
-            has the same levels there. None draws one.
+        seed: seed of the sequence of levels, until a reset gives another: procgen's `rand_seed`,
+            which has the same levels there. None draws one.
         render_mode: None, or "rgb_array" for the 512x512 human view in `render` (slow).
         options: ProcGen's own switches for generated levels, see `Simulator.OPTIONS`; and its names
             of arguments above: `distribution_mode` and `rand_seed`.
@@ -171,7 +171,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         mode: distribution mode.
         num_levels: number of levels; 0 for all.
         start_level: seed of the first.
-        seed: of the order of levels.
+        seed: seed of the order of levels.
         render_mode: what `render` returns.
         options: the game's other options.
 

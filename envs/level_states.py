@@ -33,7 +33,7 @@ def level_state(env_name: str, seed: int, mode: str = "easy", **options: bool) -
 
     Args:
         env_name: one of `GAMES`.
-        seed: of the level.
+        seed: seed of the level.
         mode: distribution mode, one of `GAMES[env_name]`.
         options: ProcGen's switches, see `Simulator.OPTIONS`.
 

@@ -119,7 +119,7 @@ def path(
         shown: what the picture shows.
         cells: one after the other; a single one gives a dot.
         colour: any colour of matplotlib.
-        width: of the line, in cells.
+        width: width of the line, in cells.
         opacity: 1 hides what is below.
 
     Raises:
@@ -157,7 +157,8 @@ def arrows(
             `rlbilinear.envs.fields.vector_field`.
         colour: any colour of matplotlib; arrows have a pale rim, so dark ones show on any ground.
         length: in cells, of an arrow of norm 1.
-        width: of the shaft, in cells; the head is three times as wide, and shrinks with the arrow.
+        width: width of the shaft, in cells; the head is three times as wide, and shrinks with the
+            arrow.
         opacity: 1 hides what is below.
 
     Raises:

@@ -22,7 +22,7 @@ def unplayable(
 
     Args:
         env_name: one of `GAMES`.
-        seeds: of the levels.
+        seeds: seeds of the levels.
         mode: distribution mode, one of `GAMES[env_name]`.
         options: ProcGen's switches, see `Simulator.OPTIONS`.
 

@@ -123,7 +123,7 @@ def sample_levels(
     Args:
         within: the range, such as `FITTING`.
         count: how many.
-        seed: of the order in which levels are tried, which is that of `within.sample`.
+        seed: seed of the order in which levels are tried, which is that of `within.sample`.
         constraints: what each level satisfies.
         mode: distribution mode.
         most_tried: levels after which the search is given up (each takes up to half a

@@ -92,7 +92,7 @@ class Schedule:
         """Go to before every environment's first episode; this comes before all else.
 
         Args:
-            seed: of the random order.
+            seed: seed of the random order.
         """
         self._episodes = np.zeros(self._num_envs, np.int64)
         self._random = [np.random.default_rng([seed, i]) for i in range(self._num_envs)]

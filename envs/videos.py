@@ -56,7 +56,7 @@ def film(scenes: Iterable[Maze | Heist | bytes], *, side: int = 256) -> Film:
 
     Args:
         scenes: such as the states recorded along a rollout.
-        side: of the pictures in pixels, one of `SIDES`.
+        side: side of the pictures in pixels, one of `SIDES`.
 
     Raises:
         ValueError: no scene, one that is not accepted, or another side.
@@ -79,7 +79,7 @@ def play(env: ProcgenVecEnv, policy: Policy, *, steps: int = 1000, side: int = 2
         env: stepped until every film has ended; the levels that follow are played meanwhile.
         policy: from observations to an action for each environment.
         steps: at most so many.
-        side: of the pictures in pixels, one of `SIDES`.
+        side: side of the pictures in pixels, one of `SIDES`.
 
     Returns:
         A film for each environment, of at most ``steps + 1`` frames.
@@ -169,7 +169,7 @@ def write_video(path: str | Path, frames: Frames, *, frames_per_second: float = 
     MP4 is H.264 as browsers play it: an odd side gets a line of pixels more.
 
     Args:
-        path: of the file; it is there only when it is complete.
+        path: path of the file; it is there only when it is complete.
         frames: from `side_by_side`, or a film's.
         frames_per_second: at most 50.
 

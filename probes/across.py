@@ -22,8 +22,8 @@ def over_agents(verdicts: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) 
     """Gather the verdicts of agents, kind by kind.
 
     Args:
-        verdicts: of each agent, a row a claim, with `NEEDED`: `ValidationReport.verdict`, or the
-            claims of an atlas.
+        verdicts: verdicts of each agent, a row a claim, with the columns `NEEDED`: those of
+            `ValidationReport.verdict`, or the claims of an atlas.
         kinds: of each agent; its architecture, say.
 
     Returns:

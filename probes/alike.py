@@ -20,7 +20,7 @@ class Matching(NamedTuple):
     """Channels of one agent, and those of another that are most like them.
 
     Attributes:
-        channels: of the other agent, for each channel of the first.
+        channels: channel of the other agent, for each channel of the first.
         signs: 1, or -1 where the two are correlated negatively.
         correlations: of each pair, in absolute value.
     """
@@ -84,7 +84,7 @@ def alike(
         other: of the other, in its own channels.
         matching: of the channels.
         resamples: random matchings, permutations with random signs, that tell chance.
-        seed: of these.
+        seed: seed of these.
 
     Raises:
         ValueError: other shapes than each other, or none.

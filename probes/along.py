@@ -68,7 +68,7 @@ def along_training(
         agents: by frames, as `trajectory` returns them; the last is the final one.
         data: the concept, a map.
         layer: where.
-        seed: of random directions and intervals.
+        seed: seed of random directions and intervals.
         progress: show a bar.
 
     Returns:

@@ -35,7 +35,7 @@ class Attribution:
 
     Attributes:
         layer: whose output it is.
-        values: of each element of the layer's output.
+        values: values of each element of the layer's output.
         change: of the agent's output, from the baseline to the state.
     """
 
@@ -179,9 +179,9 @@ def attribution_table(
         output: of `integrated_gradients`; the log odds of each state's likeliest move when None.
         baselines: of `integrated_gradients`; the same states without their cheese when None, so
             that what is attributed is what the cheese changes. States without one then add nothing.
-        steps: of the integration.
-        seed: of the bootstrap.
-        n_resamples: of the bootstrap by level.
+        steps: number of steps of the integration.
+        seed: seed of the bootstrap.
+        n_resamples: number of resamples of the bootstrap by level.
 
     Returns:
         A row for each channel of each layer: ``layer``, ``channel``, ``attribution`` (mean over

@@ -87,7 +87,7 @@ def add_filters(
 
     Args:
         module: the branch.
-        direction: of its output channels.
+        direction: direction of its output channels.
         values: one for each of the first filters.
         filters: of what feeds the branch.
     """

@@ -134,7 +134,7 @@ def attribution_points(
         table: from `rlbilinear.probes.attribution.attribution_table`: columns ``layer``,
             ``channel``, ``attribution``, ``low``, ``high``, ``size``, ``change``.
         most: channels drawn of each layer, those of the largest size.
-        unit: of what is attributed.
+        unit: unit of what is attributed.
         title: what is seen.
 
     Raises:

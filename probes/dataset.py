@@ -110,7 +110,7 @@ def collect(
         states_per_level: visited and edited together.
         edited: the share of edited states, rounded to whole states.
         mode: distribution mode of the levels.
-        seed: of actions, choices and edits.
+        seed: seed of actions, choices and edits.
         progress: show progress bars.
 
     Raises:
@@ -234,7 +234,7 @@ def counterfactual_pairs(
         moves_differ: keep only pairs for which the expert's moves differ, so that the cheese
             matters; without a cheese there is no move, and all pairs differ.
         mode: distribution mode of the levels.
-        seed: of the choices.
+        seed: seed of the choices.
         progress: show a progress bar.
 
     Raises:

@@ -96,7 +96,7 @@ def decompose(
         levels: held-out levels that are played: what excites the filters most is sought in all
             frames, and one of four states of each level is explained.
         fit_levels: levels on which a probe is fitted, or a difference found.
-        seed: of states and play.
+        seed: seed of states and play.
         settings: what to record besides, such as versions and the command line.
         progress: show bars.
 

@@ -201,7 +201,7 @@ def ways_to_send(
         layer: to whose output the maps are added.
         maps: of its cells, from `fit_maps`.
         tuned: fitting levels on which the gains are chosen, by the first move.
-        seed: of all that is drawn.
+        seed: seed of all that is drawn.
 
     Returns:
         By name.

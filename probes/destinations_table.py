@@ -47,7 +47,7 @@ def send_everywhere(
         mazes: how many.
         out: folder of the tables.
         settings: what the tables depend on; those of another run are refused.
-        seed: of the sampling of moves.
+        seed: seed of the sampling of moves.
         progress: show bars.
 
     Returns:

@@ -82,9 +82,9 @@ def interchange_summary(
 
     Args:
         table: from `interchange_table`.
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
         resamples: bootstrap samples.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
         A row for each layer and subspace: ``layer``, ``subspace``, ``rank``; ``share``, how much of

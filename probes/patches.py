@@ -127,7 +127,7 @@ def played_frames(
         mode: the game's distribution mode.
         chunk: levels played side by side.
         steps: at most so many of an episode.
-        seed: of the sampling.
+        seed: seed of the sampling.
 
     Raises:
         ValueError: the agent's outputs are not finite in a state; the message names the layer.

@@ -79,9 +79,9 @@ def probe_report(
         data: states of the levels held out.
         layer: the layer it reads.
         concept: what it reads.
-        name: of the row.
-        seed: of the bootstrap.
-        n_resamples: of the bootstrap.
+        name: name of the row.
+        seed: seed of the bootstrap.
+        n_resamples: number of resamples of the bootstrap.
 
     Raises:
         ValueError: the dataset lacks the layer or concept, or the probe does not fit them.

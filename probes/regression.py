@@ -153,9 +153,9 @@ def regress(
         most_inflation: first drop measures until no variance inflation factor is larger.
         sets: random sets of measures tried.
         set_size: measures in each; all when there are not more.
-        resamples: of the bootstrap by level.
+        resamples: number of resamples of the bootstrap by level.
         folds: of the held-out score.
-        seed: of sets and bootstrap.
+        seed: seed of sets and bootstrap.
         progress: show a bar for the bootstrap.
 
     Raises:

@@ -41,7 +41,7 @@ def cheese_maps(
         mazes: all of one size; mouse and walls stay as they are.
         basis: of the subspace the maps lie in; None for everything.
         per_cell: over at most so many mazes for each cell.
-        seed: of which ones.
+        seed: seed of which ones.
 
     Returns:
         A map for each cell that is free, and not the mouse's, in any of the mazes.

@@ -86,7 +86,7 @@ def send(
         mazes: each with a level's seed of its own.
         sender: the agent, and how it is sent.
         greedy: take the likeliest move instead of sampling.
-        seed: of the sampling.
+        seed: seed of the sampling.
         progress: show a bar.
 
     Returns:

@@ -61,7 +61,7 @@ class SparseProbe(LinearProbe):
         spatial: as for `LinearProbe`.
         alphas: as for `LinearProbe`; chosen with the channels fixed.
         folds: as for `LinearProbe`.
-        seed: of random rankings and of the mutual information's estimate.
+        seed: seed of random rankings and of the mutual information's estimate.
 
     Attributes:
         ranking_: all channels, the best first; the given ones when they were given.
@@ -172,8 +172,8 @@ def sparsity_table(
         ks: numbers of channels; 1, 2, 4, ... and all of them when None.
         methods: of ranking.
         random_draws: how often channels are drawn at random.
-        seed: of draws, controls and the bootstrap.
-        n_resamples: of the bootstrap by level.
+        seed: seed of draws, controls and the bootstrap.
+        n_resamples: number of resamples of the bootstrap by level.
         progress: show a bar.
 
     Returns:

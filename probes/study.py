@@ -100,7 +100,7 @@ class Study:
         concept: probed for.
         layer: whose output is edited.
         sizes: how many levels and states.
-        seed: of everything random.
+        seed: seed of everything random.
         layers: all layers whose outputs are maps.
         fit: states of the fitting levels, at all those layers.
         held_out: states of the evaluation levels.
@@ -228,9 +228,9 @@ def prepare(
         probe: fitted at the layer already, to other levels than `envs.EVALUATION`; the usual one is
             fitted when None.
         sizes: how many levels and states; the usual numbers when None.
-        seed: of everything random.
+        seed: seed of everything random.
         progress: show bars.
-        surrogate: of a ReLU agent, by whose forms it is read and edited.
+        surrogate: surrogate of a ReLU agent, by whose forms it is read and edited.
 
     Raises:
         ValueError: a layer, concept, game, probe or surrogate that cannot be studied; the message

@@ -74,7 +74,7 @@ def candidates(
         differences: of the layer's activations over the pairs of *other* levels.
         ranks: how many directions.
         directions: by name, such as a probe's channel direction.
-        seed: of the random ones.
+        seed: seed of the random ones.
     """
     channels = differences.shape[1]
     kept = sorted({k for k in ranks if k <= channels})

@@ -46,7 +46,7 @@ def with_sweep(
         whole: of a convolution, truncate all that it writes.
         centred: the forms less their mean.
         levels: held-out levels played.
-        seed: of the sampled actions and of the intervals.
+        seed: seed of the sampled actions and of the intervals.
         progress: show a bar.
 
     Raises:

@@ -68,11 +68,11 @@ def validate(
             pairs (`probes.layer_choice`).
         concept: what the probe reads, or its name.
         sizes: how many levels and states.
-        seed: of everything random.
-        name: of the agent, in the report; as it was given, or "the agent", when None.
+        seed: seed of everything random.
+        name: name of the agent, in the report; as it was given, or "the agent", when None.
         progress: show bars.
-        surrogate: of a ReLU agent, as `probes.surrogate.quadratic_surrogate` makes it: the agent is
-            then read, and edited in its weights, by the surrogate's eigenfilters.
+        surrogate: for a ReLU agent, as `probes.surrogate.quadratic_surrogate` makes it: the agent
+            is then read, and edited in its weights, by the surrogate's eigenfilters.
 
     Raises:
         ValueError: a layer, concept or agent that cannot be studied; the message lists the choices.

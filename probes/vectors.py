@@ -122,7 +122,7 @@ def decision_table(
             top right corner.
         layer: where vectors are added; the published ones are of ``block3`` of ``impala``.
         coefficient: by which vectors are multiplied.
-        seed: of the random vectors.
+        seed: seed of the random vectors.
 
     Returns:
         A row for each level and condition: ``level``, ``condition``, ``towards_cheese``,

@@ -26,7 +26,7 @@ def side_by_side(
         maze: where every agent starts.
         agents: by the name written above them.
         steps: at most so many.
-        seed: of the sampled actions.
+        seed: seed of the sampled actions.
 
     Returns:
         (time, 3, height, width), as TensorBoard has them; time at most ``steps`` + 1.

@@ -35,7 +35,7 @@ def writer_maps(
         agent: whose layer.
         layer: a layer with maps as output. A block's writers are the blocks of its stage up to
             it, and the stage's input; any other layer is its own only writer.
-        direction: of the layer's output channels, of any norm.
+        direction: direction of the layer's output channels, of any norm.
         observations: what the agent sees.
 
     Returns:

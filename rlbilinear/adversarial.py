@@ -156,8 +156,8 @@ def attack_curve(
         mask: scaled to unit norm here.
         class_index: the class that the mask belongs to.
         sizes: norms to add; a negative one subtracts the mask.
-        repeats: of the noise.
-        seed: of the noise.
+        repeats: number of repeats of the noise.
+        seed: seed of the noise.
 
     Raises:
         ValueError: the mask does not fit the images, or is zero.

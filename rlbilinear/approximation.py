@@ -28,9 +28,9 @@ def approximate(
 
     Args:
         network: dense, gated or convolutional; see `one_hidden_layer.ACCEPTED`. It is not kept.
-        degree: of the polynomial, from 0 on.
-        mean: of the inputs; zero when None. Of a convolution, of its receptive fields, flattened
-            from (channels, height, width): see `receptive_fields`.
+        degree: degree of the polynomial, from 0 on.
+        mean: mean of the inputs; zero when None. Of a convolution, of its receptive fields,
+            flattened from (channels, height, width): see `receptive_fields`.
         covariance: of the inputs: a matrix, a vector of variances, one variance, or a
             `LowRankCovariance`; it may be singular. The identity when None.
         mixture: a mixture of Gaussians in place of mean and covariance; degree at most 1.
@@ -68,7 +68,7 @@ def refit(
     closed form.
 
     Args:
-        polynomial: of any degree, of a network whose function it holds.
+        polynomial: polynomial of any degree, of a network whose function it holds.
         inputs: in one tensor, or in batches read once; images for a convolution, whose hidden
             places count as samples.
 

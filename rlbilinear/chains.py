@@ -114,7 +114,7 @@ def chain(
     """Follow a channel direction of a stack's output down to its input.
 
     Args:
-        stack: of bilinear convolutions, with or without skip connections, linear ones and
+        stack: stack of bilinear convolutions, with or without skip connections, linear ones and
             average-pools; `as_convolutional` makes such stages of dense ones.
         direction: over the output channels of its last stage; its norm matters.
         filters: eigenfilters kept of every direction, the largest, all when None. With 0 only the

@@ -26,7 +26,7 @@ class BilinearClassifier(nn.Module):
     Args:
         inputs: pixels.
         classes: logits.
-        width: of the embedding and of every layer's output.
+        width: width of the embedding and of every layer's output.
         hidden: products in each layer; ``width`` of them, without a down-projection, when None.
         layers: bilinear layers.
         residual: whether a skip connection goes around each.
@@ -120,7 +120,7 @@ class Training:
         learning_rate: of AdamW, at the start; it falls along a cosine to zero.
         weight_decay: of AdamW.
         noise: standard deviation of the Gaussian noise on the inputs, drawn anew in every step.
-        seed: of the order and of the noise.
+        seed: seed of the order and of the noise.
     """
 
     epochs: int = 100

@@ -42,7 +42,7 @@ def to_module(polynomial: Polynomial, dtype: torch.dtype | None = None) -> nn.Mo
     """Return a module that computes the polynomial and can stand in its network's place.
 
     Args:
-        polynomial: of any degree.
+        polynomial: polynomial of any degree.
         dtype: of the module; torch's default when None.
 
     Returns:

@@ -82,9 +82,9 @@ def fit_cp(
     best of several.
 
     Args:
-        tensor: of the layer; its linear and constant parts play no role in the fit.
+        tensor: tensor of the layer; its linear and constant parts play no role in the fit.
         rank: the number of terms.
-        seed: of the starting points; the same seed gives the same result.
+        seed: seed of the starting points; the same seed gives the same result.
         starts: how many starting points, the best result is returned.
         steps: of L-BFGS at most, for each start.
         on_step: called with the step and the cosine, for progress.

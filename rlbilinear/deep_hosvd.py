@@ -60,7 +60,7 @@ def deep_hosvd(stack: BilinearStack, kept: Sequence[int | None] | int | None = N
     each layer, `HigherOrderSVD.error` in its own coordinates, and on data the prediction's R².
 
     Args:
-        stack: of `BilinearLinear` and `nn.Linear` stages, at least one bilinear, with or without
+        stack: `BilinearLinear` and `nn.Linear` stages, at least one bilinear, with or without
             skip connections.
         kept: components kept of each bilinear layer, the largest; one number for all; None for all
             of them.

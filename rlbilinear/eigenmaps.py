@@ -32,7 +32,7 @@ def eigenmaps(form: QuadraticForm, shape: tuple[int, ...], k: int | None = None)
 
     Args:
         form: of a dense layer's output direction.
-        shape: of its input, ``(channels, height, width)`` before it was flattened.
+        shape: shape of its input, ``(channels, height, width)`` before it was flattened.
         k: at most so many pairs, the largest; all up to the numerical rank when None.
 
     Raises:

@@ -28,7 +28,7 @@ def lanczos(apply: Apply, size: int, k: int, *, tolerance: float, like: Tensor) 
 
     Args:
         apply: the matrix, as a function of a float64 vector on the device of ``like``.
-        size: of the matrix.
+        size: size of the matrix.
         k: at most how many pairs, ``0 <= k < size - 1``.
         tolerance: values up to it are rounding errors of zero, and left out.
         like: gives the device.

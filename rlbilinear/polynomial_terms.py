@@ -40,7 +40,7 @@ class Units:
     weight: Float[Tensor, "hidden patch"]
     shift: Float[Tensor, "units"]
     mean: Float[Tensor, "units"]
-    """of ``weight x + bias``"""
+    """mean of ``weight x + bias``"""
     std: Float[Tensor, "units"]
     factor: Factor | None = None
 

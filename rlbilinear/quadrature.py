@@ -66,7 +66,7 @@ def gaussian_nodes(
 
     Args:
         function: elementwise, on float64 tensors of one axis.
-        mean: of each Gaussian.
+        mean: mean of each Gaussian.
         std: of each, not negative; a width of zero gives one point.
         degree: highest Hermite polynomial that the points must resolve.
 

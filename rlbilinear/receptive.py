@@ -88,7 +88,7 @@ def read_by(outputs: Rectangle, windows: Sequence[Window], size: tuple[int, int]
 
     Args:
         outputs: of the last layer.
-        windows: of the layers, in the order of the forward pass.
+        windows: windows of the layers, in the order of the forward pass.
         size: the first layer's input's (height, width).
     """
     sizes = [size]

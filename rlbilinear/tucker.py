@@ -46,9 +46,9 @@ def tucker2(tensor: BilinearTensor, k: int, *, sweeps: int = 100) -> Tucker2:
     most ``2 hidden`` inputs; nothing of size ``inputs²`` is built while that is less.
 
     Args:
-        tensor: of the layer; its linear and constant parts play no role.
+        tensor: tensor of the layer; its linear and constant parts play no role.
         k: directions, at most ``min(inputs, 2 hidden)`` are found.
-        sweeps: of the iteration at most.
+        sweeps: number of sweeps of the iteration at most.
 
     Raises:
         ValueError: ``k`` is not positive.

@@ -1,4 +1,4 @@
-"""Ask which concepts agents use, and where: all concepts at all layers, as one picture an agent."""
+"""Ask which concepts agents use, and where: all concepts at all layers, one picture per agent."""
 
 from rlbilinear.commands.atlas import main
 

@@ -1,9 +1,13 @@
 """Build the documentation site into build/site: make docs. Any warning is an error.
 
-The pages of docs/ are copied to build/docs, the notebooks become pages beside them with the outputs
-that they were stored with, and Zensical builds both with the API reference.
+The pages of docs/ are copied to build/docs. Beside them come the notebooks, with the outputs that
+they were stored with, and the help texts of all commands. Zensical builds the site of them, with
+the API reference.
 """
 
+import contextlib
+import io
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +16,8 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
+
+from rlbilinear.commands.main import SUBCOMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "build" / "docs"
@@ -23,6 +29,7 @@ def copy_pages() -> None:
     shutil.copytree(ROOT / "docs", PAGES)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         write_notebook(notebook, PAGES / "notebooks")
+    write_commands(PAGES / "commands.md")
 
 
 def write_notebook(notebook: Path, folder: Path) -> None:
@@ -36,6 +43,31 @@ def write_notebook(notebook: Path, folder: Path) -> None:
         body = body.replace(f"]({name})", f"]({notebook.stem}/{name})")
     body = re.sub(r"\]\(\.\./docs/", "](../", body)  # links are those of the repository
     (folder / f"{notebook.stem}.md").write_text(body)
+
+
+def write_commands(page: Path) -> None:
+    """Write a page with the help text of every command."""
+    os.environ.update(COLUMNS="100", NO_COLOR="1")
+    parts = ["# Commands", "What `--help` shows.", f"```text\n{help_of()}\n```"]
+    for name in SUBCOMMANDS:
+        parts += [f"## rlbilinear {name}", f"```text\n{help_of(name)}\n```"]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+def help_of(*name: str) -> str:
+    """Return the help text of a command, or of the command line as a whole.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            main([*name, "--help"])
+    except SystemExit as end:
+        if end.code:
+            raise
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 
 def build() -> int:

@@ -32,6 +32,7 @@ def run(path: Path) -> None:
             if "image/png" in data:
                 data["image/png"] = smaller(data["image/png"])
     notebook.metadata["language_info"] = {"name": "python"}  # without the version that ran it
+    notebook.metadata.pop("widgets", None)  # their pictures, which no page shows
     nbformat.write(notebook, path)
 
 

@@ -122,13 +122,15 @@ def test_links_lead_somewhere(text):
         target = (text.parent / place).resolve() if place else text
         if target.parent == DOCS / "notebooks":  # made of the notebooks
             target = ROOT / "notebooks" / f"{target.stem}.ipynb"
+        if target == DOCS / "commands.md":  # made of the help texts
+            continue
         assert target.exists(), f"{link}: there is no {target}"
         assert not anchor or anchor in anchors(target.read_text()), f"{link}: no such heading"
 
 
 def test_the_site_has_every_page_once():
     pages = [page.relative_to(DOCS).as_posix() for page in PAGES]
-    pages += [f"notebooks/{name}.md" for name in SMALL]
+    pages += [f"notebooks/{name}.md" for name in SMALL] + ["commands.md"]  # made in the build
     listed = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert Counter(listed) == Counter(pages)
 
@@ -148,7 +150,8 @@ def modules():
 def test_the_reference_has_every_module_once():
     pages = (DOCS / "api").glob("*.md")
     listed = [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
-    missing = modules().keys() - {"rlbilinear.commands"} - set(listed)
+    wanted = {name for name in modules() if not name.startswith("rlbilinear.commands")}
+    missing = wanted - set(listed)
     assert not missing, f"give each a line `::: NAME` on a page of docs/api: {missing}"
     assert not set(listed) - modules().keys(), "no such module"
     assert max(Counter(listed).values()) == 1

@@ -81,7 +81,7 @@ def matrix(
         shared: what all have in common; ``out`` is the folder of the comparison.
         games: ProcGen's.
         architectures: as `variant` reads them.
-        seeds: of the runs.
+        seeds: seeds of the runs.
 
     Raises:
         ValueError: something twice, nothing, or not accepted; the choices are listed.

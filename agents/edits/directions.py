@@ -51,7 +51,7 @@ def remove_direction(
     Args:
         agent: the agent; it stays as it is.
         layer: at whose output, such as ``pool1`` or ``block3``.
-        direction: of its channels.
+        direction: direction of its channels.
         factor: 0 removes, 1 keeps, -1 flips: the dose.
         where: ``writer`` edits the layer's own weights, ``reader`` those of the layer after it;
             ``auto`` the layer's own where it can. The agents are the same function.
@@ -90,8 +90,8 @@ def only_direction(
     Args:
         agent: the agent; it stays as it is.
         layer: at whose output.
-        direction: of its channels.
-        mean: of the layer's output over other observations.
+        direction: direction of its channels.
+        mean: mean of the layer's output over other observations.
 
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
@@ -122,9 +122,9 @@ def scale_about_mean(
     Args:
         agent: the agent; it stays as it is.
         layer: at whose output.
-        direction: of its channels.
+        direction: direction of its channels.
         factor: 0 ablates, 1 keeps, -1 flips.
-        mean: of the layer's output over other observations.
+        mean: mean of the layer's output over other observations.
         edit: what was changed, in words.
 
     Raises:
@@ -156,7 +156,7 @@ def scale_writer(
     Args:
         agent: the agent; it stays as it is.
         layer: the block or bilinear layer.
-        direction: of its output channels.
+        direction: direction of its output channels.
         factors: index into the direction's spectrum to factor; 0 ablates, -1 flips.
 
     Raises:
@@ -181,7 +181,7 @@ def project_reader(agent: Agent, layer: str, direction: Directions, factor: floa
         agent: the agent; it stays as it is.
         layer: the block or bilinear layer. For the dense layer after the trunk the direction may be
             one of channels, which then is scaled at every position.
-        direction: of its input channels.
+        direction: direction of its input channels.
         factor: 0 makes the layer blind to the direction.
 
     Raises:

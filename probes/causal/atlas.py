@@ -42,7 +42,7 @@ class AtlasSizes:
         states_per_level: labelled states of each.
         pairs_per_level: pairs of each.
         controls: random subspaces that each effect is compared with.
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     fit_levels: int = 100
@@ -70,7 +70,7 @@ def atlas(
         agents: one or several, as `ask` takes them.
         concepts: names of concepts of the agents' game, ``all`` of them, or data.
         layers: names, or ``all`` at which a concept can be asked about.
-        ranks: of the difference subspace.
+        ranks: ranks of the difference subspace.
         out: folder in which each cell's result is kept as soon as it is there.
         sizes: how much is drawn; as `AtlasSizes` has it if None.
         resume: take what the folder has, of an atlas with the same settings.

@@ -53,8 +53,8 @@ def baselines(
         policy: as `ask` takes it.
         data: the concept; or the name of one of `causal_concepts` of the agent's game.
         layer: where; ``auto`` chooses it on the fitting pairs, as `ask` does.
-        rank: of our difference subspace; ``auto`` chooses it with the layer.
-        seed: of everything random.
+        rank: rank of our difference subspace; ``auto`` chooses it with the layer.
+        seed: seed of everything random.
         fit_levels: of a concept given by name, how many levels to fit on.
         levels: and how many to decide on.
         progress: show a bar.

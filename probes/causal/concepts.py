@@ -70,7 +70,7 @@ def concept_data(
         pairs_per_level: pairs of each level.
         behaviours: which behaviour each action is.
         other: another concept of the same kind, as a control.
-        seed: of all that is drawn.
+        seed: seed of all that is drawn.
         tries: states drawn for a pair, before a level is found to have too few.
 
     Raises:

@@ -86,7 +86,7 @@ class ConceptData:
     """All that is asked about one concept; fitting and held-out groups are disjoint.
 
     Attributes:
-        name: of the concept.
+        name: name of the concept.
         kind: ``map``: it is in places of the picture; ``class`` or ``scalar``: it is one value of
             the whole state.
         fit: states of the fitting groups.
@@ -98,7 +98,7 @@ class ConceptData:
         unrelated: held-out states that the concept has no part in, such as those without it: an
             edit that is specific leaves the policy alone there. None: that claim is left out.
         other: labels of another concept of the fitting states, as a control; of the same kind.
-        other_name: of that concept.
+        other_name: name of that concept.
 
     Raises:
         ValueError: shapes, labels, pairs or groups that allow no answer; it says which.
@@ -152,16 +152,16 @@ class ConceptData:
         """Split examples and pairs by group into fitting and held-out ones.
 
         Args:
-            name: of the concept.
+            name: name of the concept.
             kind: ``map``, ``class`` or ``scalar``.
             examples: labelled states.
             pairs: pairs of states alike but for the concept.
             fit_share: share of the groups that are fitted on.
-            seed: of the split.
+            seed: seed of the split.
             unrelated: as for the class; only states of held-out groups are kept.
             behaviours: as for the class.
             other: labels of another concept, of ``examples``.
-            other_name: of that concept.
+            other_name: name of that concept.
 
         Raises:
             ValueError: as for the class, or a share outside 0..1.

@@ -94,12 +94,12 @@ def game_data(
 
     Args:
         game: such as maze.
-        name: of the concept.
+        name: name of the concept.
         fit_levels: how many levels to fit on.
         levels: how many levels to decide on.
         states_per_level: labelled states of each level.
         pairs_per_level: pairs of each level.
-        seed: of all that is drawn.
+        seed: seed of all that is drawn.
 
     Raises:
         ValueError: unknown game or concept, or numbers that allow no answer.

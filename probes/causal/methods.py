@@ -60,8 +60,8 @@ class Setting:
         fit_outputs: the layer's outputs on the fitting states.
         at_fit: the layer on the fitting pairs.
         here: the layer on the held-out pairs.
-        rank: of our difference subspace.
-        seed: of what is drawn.
+        rank: rank of our difference subspace.
+        seed: seed of what is drawn.
     """
 
     data: ConceptData

@@ -57,7 +57,7 @@ class Answer:
 
     Attributes:
         layer: where.
-        rank: of the difference subspace.
+        rank: rank of the difference subspace.
         readable: how well the concept is read there; see `readability`.
         claims: what is claimed of each subspace, with its effect and controls.
         effects: a row a claim: ``direction``, ``claim``, ``effect``, ``low``, ``high``,
@@ -140,9 +140,9 @@ def answer(
         subject: the policy.
         data: the concept.
         layer: where.
-        rank: of the difference subspace.
+        rank: rank of the difference subspace.
         controls: how many random subspaces.
-        seed: of everything random.
+        seed: seed of everything random.
 
     Raises:
         ValueError: a layer at which the concept cannot be asked about, or a rank that it has not.

@@ -64,10 +64,10 @@ def ask(
         policy: an agent, its name or folder; a Stable-Baselines3 model or policy; or a subject.
         data: the concept; or the name of one of `causal_concepts` of the agent's game.
         layer: a layer's name; ``auto`` chooses it on the fitting pairs.
-        rank: of the difference subspace; ``auto`` chooses it with the layer.
+        rank: rank of the difference subspace; ``auto`` chooses it with the layer.
         controls: how many random subspaces each effect is compared with.
-        seed: of everything random.
-        name: of the policy, in the report.
+        seed: seed of everything random.
+        name: name of the policy, in the report.
         fit_levels: of a concept given by name, how many levels to fit on.
         levels: and how many to decide on.
         progress: show a bar.

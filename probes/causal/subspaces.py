@@ -76,7 +76,7 @@ class Reading:
     Attributes:
         weights: one row a target, over the dimension of `rows_of`.
         offset: of each target.
-        values: of a class, the label that each target stands for.
+        values: for a class, the label that each target stands for.
     """
 
     weights: Float[np.ndarray, "targets dimension"]

@@ -16,7 +16,7 @@ def in_short(study: Study, name: str, verdict: pd.DataFrame, probes: pd.DataFram
 
     Args:
         study: what was asked.
-        name: of the agent.
+        name: name of the agent.
         verdict: as a report has it.
         probes: the score of a probe at each layer.
     """

@@ -52,7 +52,7 @@ def component_card(
         direction: what they write, over the output channels.
         excitations: inputs by the index of the filter, the strongest first.
         per_sign: filters shown of either sign, at most.
-        channels: of every filter those with most weight.
+        channels: channels drawn of every filter, those with most weight.
         title: what it is the card of.
 
     Raises:
@@ -106,12 +106,12 @@ def singular_card(
     The right singular matrix is shown by its eigenvalues and foremost eigenvectors.
 
     Args:
-        svd: of the layer.
-        index: of the component.
-        shape: of the layer's input, ``(channels, height, width)``: a patch of a convolution, the
-            maps before a dense layer, ``(1, height, width)`` for images.
+        svd: SVD of the layer.
+        index: index of the component.
+        shape: shape of the layer's input, ``(channels, height, width)``: a patch of a convolution,
+            the maps before a dense layer, ``(1, height, width)`` for images.
         per_sign: eigenvectors shown of either sign, at most.
-        channels: of every eigenvector those with most weight.
+        channels: channels drawn of every eigenvector, those with most weight.
         title: what it is the card of.
 
     Raises:

@@ -74,7 +74,7 @@ def channel_spatial_over(
     ``<vector, y>``. Every column has one symmetric colour scale.
 
     Args:
-        svd: of a vector over the maps.
+        svd: SVD of a vector over the maps.
         maps: the activation ``y`` on the input.
         image: the input.
         k: components drawn at most.

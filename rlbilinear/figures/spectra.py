@@ -76,7 +76,7 @@ def sweep(
         table: a row for each ``k``; each metric with its ``_low`` and ``_high``. A row whose k is
             "all" is what nothing is taken from: a line across.
         metrics: columns, a panel each.
-        rank: of the form, named below: no larger k exists.
+        rank: rank of the form, named below: no larger k exists.
         title: what is swept.
 
     Raises:

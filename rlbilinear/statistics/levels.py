@@ -68,9 +68,9 @@ def bootstrap_interval(
             statistic of several arrays pass ``np.arange(n)`` and index them in it.
         levels: the level of each row.
         statistic: rows (m, *rest) -> number.
-        seed: of the resampling.
+        seed: seed of the resampling.
         n_resamples: number of bootstrap samples.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: lengths differ, values are not finite, or there are fewer than two levels.
@@ -108,9 +108,9 @@ def bootstrap_of_means(
         values: one row for each state.
         levels: the level of each row.
         function: of the columns' means.
-        seed: of the resampling.
+        seed: seed of the resampling.
         n_resamples: number of bootstrap samples.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: lengths differ, values are not finite, or there are fewer than two levels.
@@ -154,10 +154,10 @@ def paired_difference(
         a: the first condition, one value for each state.
         b: the second, of the same states in the same order.
         levels: the level of each state.
-        seed: of the resampling.
+        seed: seed of the resampling.
         n_resamples: bootstrap samples for the interval.
         n_permutations: sign patterns for the test.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: shapes differ, values are not finite, or there are fewer than two levels.

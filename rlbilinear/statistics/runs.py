@@ -72,9 +72,9 @@ def stratified_bootstrap(
 
     Args:
         architectures: whose scores the statistic takes.
-        statistic: of each architecture's games, one argument for each architecture.
+        statistic: statistic of each architecture's games, one argument for each architecture.
         resamples: number of bootstrap samples.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: no game, or one without runs.

@@ -39,11 +39,11 @@ class Job:
     """A program to run.
 
     Attributes:
-        name: of its log and its record.
+        name: name of its log and its record.
         arguments: of the Python interpreter.
         run: folder of the training run that it makes; the run is resumed where it has a checkpoint.
         alone: nothing else runs beside it, so that what it times is right.
-        threads: of its products.
+        threads: number of threads of its products.
     """
 
     name: str

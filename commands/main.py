@@ -25,7 +25,7 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "train": Subcommand("train", "train an agent by PPO on a ProcGen game"),
-    "distill": Subcommand("distill", "train a maze agent from the shortest-path expert"),
+    "distill": Subcommand("distill", "train an agent of maze or heist from its expert"),
     "evaluate": Subcommand("evaluate", "score agents on held-out levels"),
     "compare": Subcommand("compare", "train several architectures alike, and report"),
     "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),

@@ -8,7 +8,7 @@ tree=build/types
 rm -rf $tree
 mkdir -p $tree/rlbilinear
 ln -s "$PWD"/rlbilinear/* $tree/rlbilinear/
-for package in envs agents probes testing studies benchmarks commands; do
+for package in envs agents language probes testing studies benchmarks commands; do
     ln -s "$PWD/$package" $tree/rlbilinear/
 done
 ln -s "$PWD/scripts" $tree/

@@ -11,7 +11,7 @@ IMPORT_SECONDS, HELP_SECONDS = 2.5, 0.7
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Measure new processes; files are in the system's cache after the first, which is not timed."""
+    """Measure new processes, after one that is not timed, so that files are in memory."""
     nothing, torch = _seconds("pass"), _seconds("import torch")
     yield _within("import rlbilinear", _less("import rlbilinear", nothing), IMPORT_SECONDS)
     everything = _less(

@@ -9,9 +9,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.mark.parametrize(
-    "page", ["polynomial.md", "training.md", "validate.md", "numeric-range.md"]
+    "page", ["polynomial.md", "training.md", "validate.md", "numeric-range.md", "sharing.md"]
 )
 def test_a_page_runs_from_top_to_bottom(page, capsys, monkeypatch, tmp_path):
+    if page == "sharing.md":
+        pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
     assert blocks

@@ -3,7 +3,6 @@
 #
 #     sh scripts/test_all.sh [PATHS]      by default the whole suite
 #     OLDEST=1 sh scripts/test_all.sh     with the oldest versions that pyproject.toml allows (uv)
-#     LIGHT=1 sh scripts/test_all.sh      without torch: every module that needs none of it imports
 #
 # Pythons are found as python3.X, or where PYTHONS says: PYTHONS="/a/python3.10 /b/python3.13". The
 # public registry's torch is, on Linux, the CUDA build of several GB: TORCH=/path/to/a.whl, or pip's
@@ -33,13 +32,7 @@ build() {
 }
 
 install() {  # into the environment $1
-    if [ -n "${LIGHT:-}" ]; then
-        games=$("$1/bin/python" -c 'import sys; v = sys.version_info[:2]; print(
-            {(3, 10): "procgen", (3, 11): "procgen-mirror", (3, 12): "procgen-mirror"}.get(v, ""))')
-        "$1/bin/python" -m pip install --quiet --no-deps "$wheel" &&
-            "$1/bin/python" -m pip install --quiet numpy scipy pandas matplotlib jaxtyping pillow \
-                lazy-loader packaging gymnasium tyro filelock $games
-    elif [ -n "${OLDEST:-}" ]; then
+    if [ -n "${OLDEST:-}" ]; then
         "$1/bin/python" -m pip install --quiet uv ${TORCH:-} &&
             "$1/bin/uv" pip install --quiet --python "$1/bin/python" --resolution lowest-direct \
                 "$wheel" pytest hypothesis mpmath ${TORCH:-}
@@ -52,11 +45,7 @@ install() {  # into the environment $1
 check() {  # the environment $1, from a folder without the checkout
     rm -rf "$work/run" && mkdir "$work/run" && cp -r tests pyproject.toml "$work/run" &&
         cd "$work/run" || return 1
-    if [ -n "${LIGHT:-}" ]; then
-        "$1/bin/python" tests/without_torch.py && "$1/bin/rlbilinear" --help >/dev/null
-    else
-        "$1/bin/python" -m pytest -q $paths
-    fi
+    "$1/bin/rlbilinear" --help >/dev/null && "$1/bin/python" -m pytest -q $paths
     status=$?
     cd "$OLDPWD" && return $status
 }
@@ -65,7 +54,7 @@ for python in $pythons; do
     version=$("$python" -c 'import platform; print(platform.python_version())') || exit 1
     wheel=$(ls "$work"/wheel/*.whl 2>/dev/null) || { build "$python" || exit 1; }
     wheel=$(ls "$work"/wheel/*.whl)
-    place="$work/$version${LIGHT:+-light}${OLDEST:+-oldest}"
+    place="$work/$version${OLDEST:+-oldest}"
     echo "== Python $version"
     rm -rf "$place"
     "$python" -m venv "$place" && install "$place" && check "$place" || failed="$failed $version"

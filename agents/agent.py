@@ -99,8 +99,9 @@ class Agent:
         """Return a copy that computes in float64: the same polynomial, on a far larger range.
 
         Logits beyond 3e38, which bilinear agents have on images unlike those they learned from, are
-        finite up to 1.8e308. It is several times slower (docs/range.md). Stable-Baselines3's own
-        functions, for training too, want a float32 policy. `save` stores float32 unless told.
+        finite up to 1.8e308. It is several times slower (docs/numeric-range.md).
+        Stable-Baselines3's own functions, for training too, want a float32 policy. `save` stores
+        float32 unless told otherwise.
         """
         policy = copied(self.policy).double()
         settle(policy)

@@ -165,7 +165,7 @@ def truncate_convolution(
             None all directions of the layer's tensor (`hosvd`): nothing else is left.
 
     Raises:
-        TypeError: the layer is no bilinear convolution.
+        TypeError: the layer is not a bilinear convolution.
         ValueError: k beyond every direction's rank, or negative; directions that do not fit.
     """
     conv = agent.layer(layer)

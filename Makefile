@@ -3,13 +3,17 @@
 PYTHON := .venv/bin/python
 export MPLBACKEND := Agg
 
-.PHONY: demo test explore docs notebooks lint clean
+.PHONY: demo test test-all explore docs notebooks lint clean
 
 demo: .venv/installed
 	$(PYTHON) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
 
 test: .venv/installed
 	$(PYTHON) -m pytest -q -n 2
+
+# The wheel under every Python that is here: make test-all PATHS=tests/rlbilinear
+test-all:
+	sh scripts/test_all.sh $(PATHS)
 
 # Property tests with fresh seeds and more examples: make explore MINUTES=60 PATHS=tests/rlbilinear
 MINUTES := 10

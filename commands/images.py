@@ -257,7 +257,7 @@ STEPS: dict[Measurement, Callable[[ImagesOptions, Images, Networks], Result]] = 
 
 def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Return the main numbers of what was measured, with intervals over networks."""
-    lines = {}
+    lines: dict[str, str] = {}
     if "scores" in tables:
         full = tables["scores"]
         base = full[(full.width == full.width.iloc[0]) & (full.noise == full.noise.iloc[0])]

@@ -10,6 +10,7 @@ the report's own agent, directions and fitting levels, in a few minutes.
 """
 
 import webbrowser
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +58,7 @@ def _view(options: ViewOptions) -> None:
         print("no browser could be started; open the file in one")
 
 
-def steered(options: ViewOptions, settings: dict[str, Any]) -> dict[str, Any]:
+def steered(options: ViewOptions, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Compute the maze to click in, with the agent, layer, concept and sizes of a validation.
 
     Raises:

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Create .venv with a Python 3.10 to 3.12 and install this project into it.
+# Create .venv with a Python 3.10 to 3.13 and install this project into it.
 set -eu
 cd "$(dirname "$0")/.."
 
-usable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+usable() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
 python=""
 found=""
-for candidate in ${PYTHON:-} python3.11 python3.12 python3.10 python3 python; do
+for candidate in ${PYTHON:-} python3.11 python3.12 python3.10 python3.13 python3 python; do
     version=$("$candidate" --version 2>/dev/null) || continue
     found="$found  $candidate ($version)\n"
     if usable "$candidate"; then
@@ -16,13 +16,15 @@ for candidate in ${PYTHON:-} python3.11 python3.12 python3.10 python3 python; do
     fi
 done
 if [ -z "$python" ]; then
-    echo "A Python 3.10, 3.11 or 3.12 is needed (the simulator has wheels for these only). Found:" >&2
+    echo "A Python 3.10 to 3.13 is needed (on 3.13 without the simulator, which has no wheels). Found:" >&2
     printf "%b" "${found:-  none\n}" >&2
     echo "Install one (Debian: apt-get install python3 python3-venv), or name it: PYTHON=/path/to/python3.11 make ..." >&2
     exit 1
 fi
 
-for library in libGL.so.1 libglib-2.0.so.0; do
+games=yes
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] > (3, 12))' || games=""
+for library in ${games:+libGL.so.1 libglib-2.0.so.0}; do
     if ! "$python" -c "import ctypes; ctypes.CDLL('$library')" 2>/dev/null; then
         echo "The ProcGen simulator needs the system library $library, which is missing." >&2
         echo "Debian and Ubuntu: apt-get install libgl1 libglib2.0-0" >&2

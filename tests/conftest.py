@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import random
 import signal
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+import rlbilinear.envs.simulator
 
 # The same examples on every machine, so that a test is red because of a change and not of luck.
 # New examples are looked for by `make explore` (tests/explore.py).
@@ -24,6 +27,22 @@ settings.load_profile("same")
 # What a shell starts in the background ignores Ctrl-C, and so does all that it starts in turn: with
 # pytest there, tests that interrupt a program would wait for it in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+HAS_SIMULATOR = importlib.util.find_spec("procgen") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Where there are no wheels of the simulator, skip the tests that play, saying so."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not HAS_SIMULATOR:
+            patch.setattr(rlbilinear.envs.simulator, "import_procgen", skip_for_want_of_simulator)
+        return (yield)
+
+
+def skip_for_want_of_simulator():
+    pytest.skip("the simulator has no wheels for this Python")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -42,9 +42,11 @@ def read_idx(file: Path) -> UInt8[np.ndarray, "*shape"]:
             f"{UNSIGNED_BYTE}, this one with {' '.join(map(str, content[:3])) or 'none'}"
         )
     start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise ValueError(f"{file} is truncated: it ends within the {start} bytes of its header")
     shape = tuple(map(int, np.frombuffer(content[4:start], ">u4")))
     expected = start + int(np.prod(shape, dtype=np.int64))
-    if len(shape) != content[3] or len(content) != expected:
+    if len(content) != expected:
         raise ValueError(
             f"{file} is truncated or altered: an IDX file of shape {shape} has {expected} bytes, "
             f"this one {len(content)}"

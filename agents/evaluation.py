@@ -100,8 +100,8 @@ def evaluate(
         too), and ``unplayable``.
 
     Raises:
-        ValueError: no levels, a level twice, one that is no level seed, an unknown game or mode, a
-            policy that does not score the game's 15 actions, or another argument that is not
+        ValueError: no levels, a level twice, one that is not a level seed, an unknown game or mode,
+            a policy that does not score the game's 15 actions, or another argument that is not
             accepted; the choices are listed.
         FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
@@ -118,7 +118,7 @@ def evaluate(
         policy = agent
     if game is None:
         if not isinstance(agent, Agent):
-            raise ValueError("a policy that is no Agent needs game=")
+            raise ValueError("a policy that is not an Agent needs game=")
         game = agent.config.game
     check_game(game)
     check_mode(game, mode)
@@ -236,7 +236,7 @@ def start_levels(env: ProcgenVecEnv, levels: Sequence[int]) -> UInt8[np.ndarray,
     """Put each environment at the start of a level, and return the observations.
 
     Raises:
-        ValueError: not one level for each environment, or one that is no level seed.
+        ValueError: not one level for each environment, or one that is not a level seed.
     """
     if len(levels) != env.num_envs:
         raise ValueError(f"got {len(levels)} levels for {env.num_envs} environments")

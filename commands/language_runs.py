@@ -16,13 +16,15 @@ from rlbilinear.commands.language import (
     TrainOptions,
     WriteOptions,
 )
+from rlbilinear.commands.outputs import check_new_file
 from rlbilinear.language import distillation, pretraining, replacing, writing
 from rlbilinear.language.bpe import END, load_bpe, train_bpe
 from rlbilinear.language.closed_form import input_statistics
 from rlbilinear.language.devices import find_device
+from rlbilinear.language.figures import draw_replaced, draw_training
 from rlbilinear.language.models import LanguageModel, load
 from rlbilinear.language.scoring import batched
-from rlbilinear.language.text import read_corpus, tokenize, windows
+from rlbilinear.language.text import read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 from rlbilinear.language.transformer import TransformerConfig
 from rlbilinear.statistics import t_interval
@@ -47,7 +49,7 @@ def train(options: TrainOptions) -> None:
     tokenizer = load_bpe(tokenizer_file)
     tokens = tokenize(tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
-    held_out = _spread(held_out, options.held_out_windows)
+    held_out = spread(held_out, options.held_out_windows)
     print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
     curves: list[pd.DataFrame] = []
     for mlp in options.mlps:
@@ -73,11 +75,13 @@ def train(options: TrainOptions) -> None:
                     progress=options.progress,
                 )
             model.save(run)
+            tokenizer.backend_tokenizer.save(str(run / "tokenizer.json"))
             parameters = sum(p.numel() for p in model.parameters())
             curves.append(pd.DataFrame(rows).assign(mlp=mlp, seed=seed, parameters=parameters))
             pd.concat(curves).to_csv(options.out / "curves.csv", index=False)
     table = final_losses(pd.concat(curves))
     table.to_csv(options.out / "losses.csv", index=False)
+    draw_training(pd.concat(curves)).savefig(options.out / "curves.png", dpi=130)
     print(table.to_string(index=False))
 
 
@@ -108,6 +112,9 @@ def convert(options: ConvertOptions) -> None:
     """Compare the ways to make a model bilinear, fine-tune, and write tables, curves and models."""
     device = find_device(options.device)
     corpus = read_corpus(options.text)
+    unseen = (
+        read_corpus(options.held_out_text).held_out if options.held_out_text else corpus.held_out
+    )
     _open(options)
     language_model = load(options.model, device=str(device))
     model, tokenizer = language_model.model, language_model.tokenizer
@@ -116,10 +123,10 @@ def convert(options: ConvertOptions) -> None:
     if wrong:
         raise ValueError(f"--counts: the model has {count} layers, got {wrong}")
     tokens = tokenize(tokenizer, corpus.train, options.context)
-    held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
-    held_out = _spread(held_out, options.held_out_windows)
+    held_out = windows(tokenize(tokenizer, unseen, options.context), options.context)
+    held_out = spread(held_out, options.held_out_windows)
     print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
-    fitted = _spread(windows(tokens, options.context), options.statistics_windows)
+    fitted = spread(windows(tokens, options.context), options.statistics_windows)
     statistics = input_statistics(model, batched(fitted, options.batch, device))
     methods: dict[str, Any] = replacing.closed_forms(model, statistics, progress=options.progress)
     how = distillation.Distillation(
@@ -129,6 +136,7 @@ def convert(options: ConvertOptions) -> None:
         fade=options.fade,
         batch=options.batch,
         context=options.context,
+        regression_rate=options.regression_rate,
         learning_rate=options.learning_rate,
         train_all=options.train_all,
         seed=options.seed,
@@ -193,15 +201,19 @@ def convert(options: ConvertOptions) -> None:
         together.append(row)
         print(f"{n} layers bilinear: perplexity {final.perplexity:.3f}, KL {final.kl:.4f}")
         pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
+        samples = writing.continuations(LanguageModel(options.model, converted, tokenizer))
+        write_json(options.out / f"samples{n}.json", samples)
         if options.save_model:
             LanguageModel(options.model, converted, tokenizer).save(options.out / f"model{n}")
         del student, converted
     writer.close()
+    draw_replaced(pd.DataFrame(together)).savefig(options.out / "together.png", dpi=130)
     write_json(options.out / "order.json", order)
 
 
 def write(options: WriteOptions) -> None:
     """Write texts into a file."""
+    check_new_file(options.out)
     device = find_device(options.device)
     model = load(
         options.model, device=str(device), dtype="bfloat16" if device.type == "cuda" else "float32"
@@ -237,10 +249,3 @@ def _open(options: TrainOptions | ConvertOptions) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
     write_json(options.out / MARKER, {"options": made, **provenance()})
-
-
-def _spread(windows: torch.Tensor, count: int) -> torch.Tensor:
-    """Return at most so many windows, evenly from all of them."""
-    if len(windows) <= count:
-        return windows
-    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]

@@ -65,21 +65,21 @@ class HeistGuide:
             ValueError: it is unlike the game's levels: not one gem, or several keys or locks of a
                 colour.
         """
-        self._walls[index, 1:-1, 1:-1] = heist.grid == WALL
+        there = [thing[:2] for thing in things(heist.entities) if thing.kind in (KEY, LOCK, GEM)]
+        if len(set(there)) < len(there):
+            raise ValueError("the guide takes one gem, and one key and lock of each colour")
         ways, known = key_ways(heist), len(heist.has_keys)
         self._steps[index, : 1 << known] = ways.steps
         self._moves[index, : 1 << known] = ways.moves
+        self._walls[index, 1:-1, 1:-1] = heist.grid == WALL
         for boxes in (self._things, self._locks):
             boxes.half[index] = _NOTHING
         for thing, entity in zip(things(heist.entities), heist.entities, strict=True):
-            if thing.kind not in (KEY, LOCK, GEM):
-                continue
-            boxes = self._locks if thing.kind == LOCK else self._things
-            place = _COLOURS if thing.kind == GEM else thing.theme
-            if boxes.half[index, place, 0] != _NOTHING:
-                raise ValueError("the guide takes one gem, and one key and lock of each colour")
-            boxes.middle[index, place] = entity["x"], entity["y"]
-            boxes.half[index, place] = entity["rx"], entity["ry"]
+            if thing.kind in (KEY, LOCK, GEM):
+                boxes = self._locks if thing.kind == LOCK else self._things
+                place = _COLOURS if thing.kind == GEM else thing.theme
+                boxes.middle[index, place] = entity["x"], entity["y"]
+                boxes.half[index, place] = entity["rx"], entity["ry"]
         self.put_agent(index, heist)
         return ways
 

@@ -1,6 +1,6 @@
 """How the agents of heists move: the simulator's own step, to the bit, for many at once.
 
-A state costs 80 microseconds to ask for, four times the step itself; this costs 5. Sources: the
+A state costs 80 microseconds to ask for, four times the step itself; this costs 7. Sources: the
 public `basic-abstract-game.cpp` and `heist.cpp` of ProcGen.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int32
 
 from rlbilinear.envs.grid import UNREACHABLE, Cell
 from rlbilinear.envs.heist import Heist
-from rlbilinear.envs.heist_things import GEM, KEY, LOCK, Colour, things
+from rlbilinear.envs.heist_things import GEM, KEY, LOCK, things
 from rlbilinear.envs.moves import STEP_OF_MOVE, Move
 from rlbilinear.envs.state import WALL
 
@@ -28,28 +28,26 @@ class KeyWays(NamedTuple):
     """Which of left, down, up and right (`Move`) begins a shortest way. None does where there is no
     way, on the gem, and on a key that is needed and not yet held."""
 
-    def way(self, start: Cell, held: Iterable[Colour], keys: Mapping[Cell, Colour]) -> list[Cell]:
-        """Return the cells of a shortest way, both ends included: one of `key_route`'s kind.
+    def way(self, heist: Heist) -> list[Cell]:
+        """Return the cells of a shortest way from the agent, both ends included, as `key_route`.
 
         Args:
-            start: where it begins.
-            held: the keys held there.
-            keys: where keys lie.
+            heist: the one that the ways are of, or a later state of it.
 
         Raises:
             ValueError: there is no way.
         """
-        holds = sum(1 << colour for colour in held)
-        way = [start]
-        if self.steps[holds][start] == UNREACHABLE:
-            raise ValueError(f"there is no way from {start}")
+        held = sum(1 << colour for colour in heist.held_keys)
+        keys, way = heist.keys, [heist.agent]
+        if self.steps[held][heist.agent] == UNREACHABLE:
+            raise ValueError(f"there is no way from {heist.agent}")
         while True:
             here = way[-1]
-            if here in keys:
-                holds |= 1 << keys[here]
-            if self.steps[holds][here] == 0:
+            for colour, cell in keys:
+                held |= (cell == here) << colour
+            if self.steps[held][here] == 0:
                 return way
-            row, column = STEP_OF_MOVE[Move(int(self.moves[holds][here].argmax()))]
+            row, column = STEP_OF_MOVE[Move(int(self.moves[held][here].argmax()))]
             way.append(Cell(here.row + row, here.column + column))
 
 
@@ -75,7 +73,7 @@ def key_ways(heist: Heist) -> KeyWays:
         unseen = bytearray(padded)
         for place, colours in locks.items():
             unseen[place] = unseen[place] and not colours & ~held
-        opened[:0] = unseen
+        opened[:0] = unseen  # where one can be; before those with more keys
         known = [(0, place) for place in gems if unseen[place]]
         for place, colours in keys.items():
             if colours & ~held and unseen[place] and place not in gems:

@@ -84,7 +84,9 @@ def input_statistics(
             x = activity.inputs[:, skip:].flatten(0, 1).double()
             # Inputs are RMS-normalised: of size one, so that sums of squares do not cancel.
             part = [len(x), x.sum(0), x.T @ x]
-            sums[index] = [a + b for a, b in zip(sums[index], part)] if index in sums else part
+            sums[index] = (
+                [a + b for a, b in zip(sums[index], part, strict=True)] if index in sums else part
+            )
     if not sums:
         raise ValueError("batches: expected at least one")
     found = {}

@@ -51,7 +51,7 @@ class Distillation:
     """windows a step"""
     context: int = 256
     """tokens of a window"""
-    regression_rate: float = 1e-3
+    regression_rate: float = 3e-4
     """learning rate of the regression"""
     learning_rate: float = 4e-4
     """learning rate of the distillation, at its highest"""
@@ -148,7 +148,7 @@ def regress(
 
 
 def fading(model: PreTrainedModel, replacements: Mapping[int, BilinearLinear]) -> PreTrainedModel:
-    """Return a copy of a model with `FadingMLP` in place of MLPs; the copy's weights are its own."""
+    """Return a copy of a model, of weights of its own, with `FadingMLP` in place of MLPs."""
     student = copy.deepcopy(model)
     for index, layer in replacements.items():
         layers(student)[index].mlp = FadingMLP(layers(model)[index].mlp, copy.deepcopy(layer))
@@ -237,11 +237,12 @@ def distil(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         last = done >= 1 or step == options.steps - 1
-        if step % 10 == 0 or last:
+        scored = step % options.evaluate_every == 0 or last
+        if step % 10 == 0 or scored:
             row = {"step": step, "seconds": round(seconds, 1), "share": share, "kl": loss.item()}
             if not math.isfinite(row["kl"]):
                 raise FloatingPointError(f"step {step}: the loss is {row['kl']}")
-            if held_out is not None and (step % options.evaluate_every == 0 or last):
+            if held_out is not None and scored:
                 row |= _held_out(model, student, held_out, options)
                 set_all_shares(student, share)
                 student.train()

@@ -1,4 +1,4 @@
-"""Llama-class models by name, folder or GGUF file, and their gated MLPs as layers of this library."""
+"""Llama-class models by name, folder or GGUF file, and their gated MLPs as our layers."""
 
 import json
 from dataclasses import dataclass

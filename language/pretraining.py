@@ -103,11 +103,12 @@ def pretrain(
         last = step == options.steps - 1
         now = time.monotonic()
         seconds = before + now - started
-        if step % 25 == 0 or last:
+        scored = step % options.evaluate_every == 0 or last
+        if step % 25 == 0 or scored:
             row = {"step": step, "seconds": round(seconds, 1), "loss": loss.item()}
             if not math.isfinite(row["loss"]):
                 raise FloatingPointError(f"step {step}: the loss is {row['loss']}")
-            if step % options.evaluate_every == 0 or last:
+            if scored:
                 row["held_out_loss"] = held_out_loss(model, held_out, options.batch)
                 model.train()
             rows.append(row)

@@ -82,6 +82,13 @@ def random_windows(
     return torch.stack([tokens[start : start + context] for start in starts.tolist()])
 
 
+def spread(windows: Int[Tensor, "n context"], count: int) -> Int[Tensor, "m context"]:
+    """Return at most so many windows, evenly from all of them."""
+    if len(windows) <= count:
+        return windows
+    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]
+
+
 def _files(sources: Iterable[str | Path]) -> Iterator[Path]:
     for source in sources:
         if str(source).startswith("debian:"):

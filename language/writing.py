@@ -1,4 +1,4 @@
-"""Text written by a model: simple stories as training text for small models, and for distillation."""
+"""Text written by a model, to train small models on: simple stories, or ordinary text."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -47,17 +47,26 @@ OPENINGS = (
     "Chapter 1",
 )
 """First words of general text."""
+BEGINNINGS = (
+    "Once upon a time there was a little girl who",
+    "The capital of France is",
+    "Water boils when",
+    "He did not want to go, because",
+)
+"""Beginnings that show whether a model still writes sense."""
 
 
 def story_prompts(count: int, seed: int) -> list[str]:
     """Return requests for simple stories, in the chat format of SmolLM2."""
     draw = random.Random(seed)
-    return [
-        "<|im_start|>user\nWrite a short and simple story for a small child. It is about "
-        f"{draw.choice(WHO.split('|'))} {draw.choice(WHERE.split('|'))}, with {draw.choice(THING.split('|'))}. Someone "
-        f"{draw.choice(HOW.split('|'))}.<|im_end|>\n<|im_start|>assistant\n"
-        for _ in range(count)
-    ]
+    prompts = []
+    for _ in range(count):
+        who, where, thing, how = (draw.choice(of.split("|")) for of in (WHO, WHERE, THING, HOW))
+        prompts.append(
+            "<|im_start|>user\nWrite a short and simple story for a small child. It is about "
+            f"{who} {where}, with {thing}. Someone {how}.<|im_end|>\n<|im_start|>assistant\n"
+        )
+    return prompts
 
 
 def general_prompts(count: int, seed: int) -> list[str]:
@@ -90,7 +99,9 @@ def write(
     """
     torch.manual_seed(seed)
     tokenizer = model.tokenizer
+    end = model.model.config.eos_token_id
     tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(end)
     for start in range(0, len(prompts), batch):
         given = tokenizer(
             list(prompts[start : start + batch]),
@@ -106,6 +117,27 @@ def write(
             top_p=top_p,
             top_k=0,
             pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end,
         )
         new = found[:, given.input_ids.shape[1] :]
         yield from tokenizer.batch_decode(new, skip_special_tokens=True)
+
+
+@torch.no_grad()
+def continuations(
+    model: LanguageModel, beginnings: Sequence[str] = BEGINNINGS, tokens: int = 40
+) -> dict[str, str]:
+    """Return what a model finds likeliest after each beginning, token by token."""
+    found = {}
+    for beginning in beginnings:
+        given = model.tokenizer(beginning, return_tensors="pt", add_special_tokens=False)
+        written = model.model.generate(
+            input_ids=given.input_ids.to(model.device),
+            attention_mask=given.attention_mask.to(model.device),
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=model.model.config.eos_token_id,
+            pad_token_id=model.model.config.eos_token_id,
+        )
+        found[beginning] = model.tokenizer.decode(written[0, given.input_ids.shape[1] :])
+    return found

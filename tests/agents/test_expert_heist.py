@@ -102,9 +102,7 @@ def test_a_start_on_the_way_is_a_state_that_play_leads_to():
         assert {lock.colour for lock in gone} <= held and set(heist.locks) <= set(level.locks)
         # The keys are the first ones of the way, and the gem can still be reached.
         keys = {cell: colour for colour, cell in level.keys}
-        order = dict.fromkeys(
-            keys[cell] for cell in ways.way(level.agent, (), keys) if cell in keys
-        )
+        order = dict.fromkeys(keys[cell] for cell in ways.way(level) if cell in keys)
         assert held == set([*order][: len(held)])
         assert len(key_route(heist)) - 1 == ways.steps[sum(1 << k for k in held)][heist.agent]
         assert Heist.from_bytes(heist.to_bytes()) == heist

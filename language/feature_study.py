@@ -1,0 +1,141 @@
+"""A layer's features: autoencoders of what goes in and comes out, and what weights say of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rlbilinear.language.gates import find_gates
+from rlbilinear.language.interactions import (
+    feature_form,
+    interaction_matrix,
+    pair_sparsity,
+    rank_correlations,
+)
+from rlbilinear.language.reading import Reading
+from rlbilinear.language.sae import SAETraining, SparseAutoencoder, explained, train_sae
+from rlbilinear.language.scoring import batched
+
+Log = Callable[[str, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Autoencoders of a layer's inputs and outputs, and both at tokens they were not trained on."""
+
+    layer: int
+    inputs: SparseAutoencoder
+    outputs: SparseAutoencoder
+    x: Float[Tensor, "tokens width"]
+    """what goes into the layer"""
+    input_activations: Float[Tensor, "tokens features"]
+    output_activations: Float[Tensor, "tokens features"]
+
+    def most_active(self, count: int, least: int = 30) -> list[int]:
+        """Return output features in order of the tokens at which they are active, if enough."""
+        tokens = (self.output_activations > 0).sum(0)
+        order = tokens.argsort(descending=True).tolist()
+        return [feature for feature in order if tokens[feature] >= least][:count]
+
+    def summary(self, layer: torch.nn.Module) -> dict[str, float]:
+        """Return the shares of the variance that the autoencoders explain on unseen tokens."""
+        with torch.no_grad():
+            y = layer(self.x)
+        alive = (self.output_activations > 0).any(0).float().mean().item()
+        return {
+            "explained_inputs": explained(self.inputs, self.x),
+            "explained_outputs": explained(self.outputs, y),
+            "alive_outputs": alive,
+        }
+
+
+def learn_features(
+    reading: Reading,
+    layer: int,
+    train: Int[Tensor, "n context"],
+    held_out: Int[Tensor, "m context"],
+    options: SAETraining,
+    *,
+    log: Log | None = None,
+    progress: bool = True,
+) -> Features:
+    """Train both autoencoders of a bilinear layer.
+
+    Args:
+        reading: the model.
+        layer: its index.
+        train: windows whose activations they are trained on.
+        held_out: windows at which the features are looked at.
+        options: of both.
+        log: is given a name, a step, and numbers.
+        progress: show bars.
+    """
+    mlp = reading.mlp(layer)
+    x, unseen = (_inputs(reading, layer, windows) for windows in (train, held_out))
+    with torch.no_grad():
+        y = mlp(x)
+
+    def trained(name: str, activations: Tensor) -> SparseAutoencoder:
+        each = None if log is None else (lambda step, numbers: log(name, step, numbers))
+        return train_sae(activations, options, log=each, progress=progress)
+
+    inputs, outputs = trained("inputs", x), trained("outputs", y)
+    with torch.no_grad():
+        return Features(
+            layer, inputs, outputs, unseen, inputs.encode(unseen), outputs.encode(mlp(unseen))
+        )
+
+
+def correlations(reading: Reading, features: Features, count: int) -> pd.DataFrame:
+    """Correlate the activations of the most active output features with forms of low rank."""
+    mlp = reading.mlp(features.layer)
+    chosen = features.most_active(count)
+    forms = [feature_form(mlp, features.outputs, feature) for feature in chosen]
+    table = rank_correlations(forms, features.x, features.output_activations[:, chosen])
+    return table.assign(feature=table["feature"].map(dict(enumerate(chosen))))
+
+
+def sparsity(reading: Reading, features: Features, count: int) -> pd.DataFrame:
+    """Say how sparse the interactions of the most active output features are, beside rotated ones.
+
+    The comparison is the same form over random directions in place of the input features.
+    """
+    mlp = reading.mlp(features.layer)
+    generator = torch.Generator().manual_seed(0)
+    random = SparseAutoencoder(*features.inputs.decoder.shape[::-1], None)
+    rows = torch.randn(features.inputs.decoder.shape, generator=generator)
+    random.decoder.data = torch.nn.functional.normalize(rows, dim=1)
+    found = []
+    for feature in features.most_active(count):
+        form = feature_form(mlp, features.outputs, feature)
+        own = pair_sparsity(interaction_matrix(form, features.inputs))
+        other = pair_sparsity(interaction_matrix(form, random))
+        renamed = {f"{name}_random": value for name, value in other.items()}
+        found.append({"feature": feature, **own, **renamed})
+    return pd.DataFrame(found)
+
+
+def gates(
+    reading: Reading, features: Features, count: int, *, progress: bool = True
+) -> pd.DataFrame:
+    """Look for gating pairs of input features under the most active output features."""
+    return find_gates(
+        reading.mlp(features.layer),
+        features.inputs,
+        features.outputs,
+        features.input_activations,
+        features.most_active(count),
+        progress=progress,
+    )
+
+
+def _inputs(
+    reading: Reading, layer: int, windows: Int[Tensor, "n context"]
+) -> Float[Tensor, "tokens width"]:
+    """Return what goes into a layer, without the first token of every window."""
+    device = reading.embedding.device
+    found = reading.mlp_inputs(layer, batched(windows, 32, device))
+    return torch.cat([x[:, 1:].flatten(0, 1).float() for _, x in found])

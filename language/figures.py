@@ -1,0 +1,65 @@
+"""Figures of language models: curves of training and conversion, correlations against rank."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+def draw_training(curves: pd.DataFrame) -> Figure:
+    """Draw held-out losses against steps, a line for each run, a colour for each kind of MLP."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, (mlp, runs) in enumerate(curves.groupby("mlp", sort=False)):
+        for place, (_, run) in enumerate(runs.groupby("seed")):
+            scored = run.dropna(subset=["held_out_loss"])
+            axes.plot(
+                scored["step"],
+                scored["held_out_loss"],
+                color=f"C{number}",
+                label=mlp if place == 0 else None,
+            )
+    axes.set(xlabel="step", ylabel="held-out loss, nats a token", yscale="log")
+    axes.legend()
+    return figure
+
+
+def draw_replaced(together: pd.DataFrame) -> Figure:
+    """Draw perplexity against the number of layers replaced, a line for each method."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    original = together.loc[together["layers"] == 0, "perplexity"]
+    for method, rows in together[together["layers"] > 0].groupby("method", sort=False):
+        rows = rows.sort_values("layers")
+        axes.plot(rows["layers"], rows["perplexity"], marker="o", label=method)
+    if len(original):
+        axes.axhline(original.iloc[0], color="grey", linestyle=":", label="original")
+    axes.set(xlabel="layers replaced", ylabel="perplexity", yscale="log")
+    axes.legend()
+    return figure
+
+
+def draw_correlations(table: pd.DataFrame) -> Figure:
+    """Draw the correlation of features with their low-rank forms, against the eigenvectors kept."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    ranks = sorted(table["rank"].unique())
+    groups = [
+        table.loc[table["rank"] == rank, "correlation_active"].dropna().to_numpy() for rank in ranks
+    ]
+    axes.boxplot(groups, tick_labels=[str(rank) for rank in ranks], showfliers=False)
+    axes.set(xlabel="eigenvectors", ylabel="correlation where the feature is active")
+    return figure
+
+
+def draw_truncation(table: pd.DataFrame) -> Figure:
+    """Draw the loss against the singular components, or eigenvectors of each, that are kept."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for kept in ("components", "eigenvectors"):
+        rows = table[table["kept"] == kept]
+        axes.plot(rows["count"], rows["loss"], marker="o", label=kept)
+    for kept, style in (("all", ":"), ("none", "--")):
+        loss = table.loc[table["kept"] == kept, "loss"].iloc[0]
+        axes.axhline(loss, color="grey", linestyle=style, label=kept)
+    axes.set(xlabel="kept", ylabel="held-out loss, nats a token", xscale="log")
+    axes.legend()
+    return figure

@@ -16,6 +16,7 @@ from rlbilinear import (
     BilinearConv2d,
     BilinearLinear,
     BilinearTensor,
+    Spectrum,
     compress,
     eigenfilters,
     scale_eigenfilters,
@@ -146,8 +147,7 @@ def _classifiers() -> Iterator[Comparison]:
         layer = BilinearLinear(inputs, CLASSES, hidden_features=hidden)
         for dtype, k in itertools.product((torch.float64, torch.float32), (None, 10)):
             ours, other = measure_in_turns(
-                lambda layer=layer, dtype=dtype, k=k: layer.quadratic_forms().eigh(k, dtype=dtype),
-                lambda layer=layer, dtype=dtype, k=k: dense_pairs(layer, dtype, k),
+                partial(class_pairs, layer, dtype, k), partial(dense_pairs, layer, dtype, k)
             )
             yield Comparison(
                 f"{'all' if k is None else k} eigenpairs of {CLASSES} classes, {inputs} inputs, "
@@ -161,11 +161,16 @@ def _classifiers() -> Iterator[Comparison]:
     torch.set_num_threads(threads)
 
 
+def class_pairs(layer: BilinearLinear, dtype: torch.dtype, k: int | None) -> tuple[Spectrum, ...]:
+    """Return every output's eigenpairs, with signs and numerical ranks, from the layer's weights."""
+    return layer.quadratic_forms().eigh(k, dtype=dtype)
+
+
 def dense_pairs(layer: BilinearLinear, dtype: torch.dtype, k: int | None) -> tuple[Tensor, Tensor]:
     """Return every output's eigenpairs as bilinear-decomposition computes them.
 
-    The dense tensor is formed and made symmetric, ``torch.linalg.eigh`` takes all outputs at once,
-    and the pairs are sorted by magnitude.
+    The dense tensor is formed and made symmetric and ``torch.linalg.eigh`` takes all outputs at
+    once; the pairs are then sorted by magnitude, as ours are.
     """
     assert layer.down is not None
     left, right, down = (

@@ -8,19 +8,21 @@ Each one turns a layer's output ``x`` into ``x + P (r - x)``: the component of `
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
-from rlbilinear.probes.subspaces import Basis, check_basis, component
+from rlbilinear.probes.subspaces import Basis, check_basis, component, coordinates, spread
 
 Change = Callable[[Tensor], Tensor]
+Part = Literal["all", "positive", "negative"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,33 @@ class Rows:
 
 @dataclass(frozen=True)
 class Scale:
-    """``r = factor x``: 0 ablates, 1 keeps, -1 flips."""
+    """``r = factor x``: 0 ablates, 1 keeps, -1 flips.
+
+    Attributes:
+        factor: what numbers are multiplied by.
+        part: multiply only the positive, or only the negative numbers; the others stay. In a
+            subspace those are the coordinates along the basis's directions.
+
+    Raises:
+        ValueError: another part.
+    """
 
     factor: float
+    part: Part = "all"
+
+    def __post_init__(self) -> None:
+        if self.part not in get_args(Part):
+            raise ValueError(f"unknown part {self.part!r}; choose from {', '.join(get_args(Part))}")
 
     def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
         """Return ``x -> r`` for these rows."""
-        return lambda x: self.factor * x
+        return self.of
+
+    def of(self, x: Tensor) -> Tensor:
+        """Multiply numbers, or coordinates."""
+        if self.part == "all":
+            return self.factor * x
+        return torch.where(x > 0 if self.part == "positive" else x < 0, self.factor * x, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +114,39 @@ class Interchange:
 
 @dataclass(frozen=True, eq=False)
 class Resample:
-    """``r`` = the layer's output on an observation drawn at random from a pool."""
+    """``r`` = the layer's output on an observation drawn at random from a pool.
+
+    Attributes:
+        pool: of observations.
+        seed: of the draws.
+        allowed: which of the pool may be drawn for each observation; all when None.
+            `rlbilinear.probes.pools.resample` makes it from a rule.
+    """
 
     pool: Observations
     seed: int
+    allowed: Bool[np.ndarray, "n pool"] | None = None
+
+    def drawn(self, total: int) -> Int[np.ndarray, "n"]:
+        """Return which of the pool is drawn for each of all observations.
+
+        Raises:
+            ValueError: ``allowed`` has another shape, or allows nothing for an observation.
+        """
+        rng = np.random.default_rng(self.seed)
+        if self.allowed is None:
+            return rng.integers(len(self.pool), size=total)
+        if self.allowed.shape != (total, len(self.pool)):
+            raise ValueError(
+                f"expected allowed of shape {(total, len(self.pool))}, got {self.allowed.shape}"
+            )
+        if len(empty := np.flatnonzero(~self.allowed.any(1))):
+            raise ValueError(f"nothing of the pool is allowed for observations {empty.tolist()}")
+        return np.array([rng.choice(np.flatnonzero(row)) for row in self.allowed], np.int64)
 
     def bind(self, agent: Agent, layer: str, rows: Rows) -> Change:
         """Return ``x -> r`` for these rows."""
-        drawn = np.random.default_rng(self.seed).integers(len(self.pool), size=rows.total)
+        drawn = self.drawn(rows.total)
         chosen = self.pool[drawn[rows.start : rows.stop]]
         return Interchange(chosen).bind(agent, layer, Rows(0, len(chosen), len(chosen)))
 
@@ -134,6 +181,14 @@ class Intervention:
         replacement, basis = self.how.bind(agent, self.layer, rows), self.basis
         if basis is None:
             return replacement
+        if isinstance(self.how, Scale) and self.how.part != "all":
+            of = self.how.of
+
+            def scaled(x: Tensor) -> Tensor:
+                along = coordinates(x, basis)
+                return x + spread(of(along) - along, basis)
+
+            return scaled
         return lambda x: x + component(replacement(x) - x, basis)
 
 

@@ -110,12 +110,36 @@ def component(x: Float[Tensor, "batch *output"], basis: Basis) -> Float[Tensor, 
         ValueError: the basis is of another shape than the outputs.
     """
     basis = basis.to(x)
-    whole = basis.ndim == x.ndim and basis.shape[1:] == x.shape[1:]
-    if not whole and basis.shape[1:] != x.shape[1:2]:
-        raise ValueError(
-            f"a basis of shape {tuple(basis.shape)} does not fit outputs {tuple(x.shape[1:])}"
-        )
-    if whole:
+    if _is_whole(x, basis):
         rows = basis.flatten(1)
         return (x.flatten(1) @ rows.T @ rows).reshape(x.shape)
     return torch.einsum("kc,kd,nd...->nc...", basis, basis, x)
+
+
+def coordinates(x: Float[Tensor, "batch *output"], basis: Basis) -> Float[Tensor, "batch k *rest"]:
+    """Return outputs' coordinates along each direction: at every position, or of whole maps.
+
+    Raises:
+        ValueError: the basis is of another shape than the outputs.
+    """
+    basis = basis.to(x)
+    if _is_whole(x, basis):
+        return x.flatten(1) @ basis.flatten(1).T
+    return torch.einsum("kd,nd...->nk...", basis, x)
+
+
+def spread(along: Float[Tensor, "batch k *rest"], basis: Basis) -> Float[Tensor, "batch *output"]:
+    """Return the outputs that have these `coordinates`, and nothing outside the subspace."""
+    return torch.einsum(
+        "nk,k...->n..." if basis.ndim > 2 else "nk...,kc->nc...", along, basis.to(along)
+    )
+
+
+def _is_whole(x: Tensor, basis: Basis) -> bool:
+    """Whether directions are over whole maps; raise ValueError if they are over neither."""
+    whole = basis.ndim == x.ndim and basis.shape[1:] == x.shape[1:]
+    if not whole and (basis.ndim != 2 or basis.shape[1:] != x.shape[1:2]):
+        raise ValueError(
+            f"a basis of shape {tuple(basis.shape)} does not fit outputs {tuple(x.shape[1:])}"
+        )
+    return whole

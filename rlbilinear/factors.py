@@ -123,7 +123,8 @@ class Factors(NamedTuple):
         values = values.flatten().index_select(0, chosen)
         if whole:  # one call for all of them is a few per cent of small matrices' time
             shape = (n, places.shape[1])
-            return map(Spectrum, values.view(shape).unbind(), rows.view(*shape, -1).unbind())
+            each_rows = rows.view(*shape, rows.shape[1])
+            return map(Spectrum, values.view(shape).unbind(), each_rows.unbind())
         counts = kept.sum(1).tolist()
         return map(Spectrum, values.split(counts), rows.split(counts))
 

@@ -145,3 +145,37 @@ def test_bad_input_is_refused(agent, observations, others):
     wrong = r"'block1\.bilinear' is not a step.*choose from stem, pool1"
     with pytest.raises(ValueError, match=wrong):
         logits_after(agent, "block1.bilinear", torch.zeros(2, CHANNELS, 16, 16))
+
+
+@pytest.mark.parametrize(("part", "sign"), [("positive", 1), ("negative", -1)])
+def test_scaling_one_part(agent, observations, part, sign):
+    mine = output(agent, observations, "pool1")
+    kept = mine * sign <= 0
+    assert 0 < kept.double().mean() < 1
+    scaled = output(agent, observations, "pool1", Intervention("pool1", Scale(3.0, part)))
+    assert torch.allclose(scaled, torch.where(kept, mine, 3 * mine))
+    channel = torch.eye(CHANNELS)[2:3]
+    alone = output(agent, observations, "pool1", Intervention("pool1", Scale(3.0, part), channel))
+    expected = mine.clone()
+    expected[:, 2] = scaled[:, 2]
+    assert torch.allclose(alone, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_scaling_one_part_along_directions(agent, observations, whole):
+    mine = output(agent, observations, "pool1")
+    if whole:
+        basis = random_subspace(mine[0].numel(), 2, seed=0).reshape(2, *mine.shape[1:]).float()
+        along = torch.stack([(mine * row).sum((1, 2, 3)) for row in basis], 1)
+        change = sum((along[:, i].clamp(min=0))[:, None, None, None] * basis[i] for i in range(2))
+    else:
+        basis = random_subspace(CHANNELS, 2, seed=0).float()
+        along = torch.stack([(mine * row[:, None, None]).sum(1) for row in basis], 1)
+        change = sum(along[:, i].clamp(min=0)[:, None] * basis[i][:, None, None] for i in range(2))
+    how = Intervention("pool1", Scale(0.0, "positive"), basis)
+    assert torch.allclose(output(agent, observations, "pool1", how), mine - change, atol=1e-4)
+
+
+def test_there_is_no_other_part():
+    with pytest.raises(ValueError, match="unknown part 'upper'; choose from all, positive, neg"):
+        Scale(0.0, "upper")

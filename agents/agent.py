@@ -13,7 +13,9 @@ from jaxtyping import Float, Int, UInt8
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
+from rlbilinear.agents import hub_push, to_onnx, to_zip
 from rlbilinear.agents.finite import check_weights, first_not_finite
+from rlbilinear.agents.hub import HubAddress
 from rlbilinear.agents.network import (
     BODY,
     HEADS,
@@ -97,8 +99,9 @@ class Agent:
         """Return a copy that computes in float64: the same polynomial, on a far larger range.
 
         Logits beyond 3e38, which bilinear agents have on images unlike those they learned from, are
-        finite up to 1.8e308. It is several times slower (docs/range.md). Stable-Baselines3's own
-        functions, for training too, want a float32 policy. `save` stores float32 unless told.
+        finite up to 1.8e308. It is several times slower (docs/numeric-range.md).
+        Stable-Baselines3's own functions, for training too, want a float32 policy. `save` stores
+        float32 unless told otherwise.
         """
         policy = copied(self.policy).double()
         settle(policy)
@@ -292,6 +295,91 @@ class Agent:
                 cannot be stored, or sizes that contradict the configuration.
         """
         save_policy(self.policy, self.config, path, overwrite=overwrite, dtype=dtype, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        revision: str = "main",
+        private: bool = False,
+        dtype: torch.dtype = torch.float32,
+        card: str | None = None,
+        license: str = "mit",
+    ) -> HubAddress:
+        """Put the agent on the Hugging Face Hub, in one commit: safetensors, JSON and a card.
+
+        It goes where `rlbilinear.agents.hub` says: to the public Hub, another server of its
+        protocol, or a folder. huggingface_hub finds the token (``hf auth login``, ``HF_TOKEN``).
+
+        Args:
+            repository: ``owner/name``; made if it does not exist.
+            revision: the branch; made if it does not exist.
+            private: whether a new repository is.
+            dtype: how weights are stored, see `save`.
+            card: text for people; written from what is recorded of the agent when None.
+            license: of the weights, as the Hub abbreviates it.
+
+        Returns:
+            The address with commit and hash, whose text `rlbilinear.agents.load` takes.
+
+        Raises:
+            ImportError: huggingface_hub is not installed.
+            OSError: the server cannot be reached, or refuses.
+            ValueError: another form of repository or revision; or as `save`.
+        """
+        return hub_push.push(
+            self,
+            repository,
+            revision=revision,
+            private=private,
+            dtype=dtype,
+            card=card,
+            license=license,
+        )
+
+    def to_sb3(self, path: str | Path) -> Path:
+        """Write a zip that Stable-Baselines3's ``PPO.load(path)`` reads: the same actions, float32.
+
+        **Such a file holds pickles: whoever opens it runs the code in it.** Use it in your own
+        programs; to share an agent, `push_to_hub` and `save` write files without code.
+
+        The model can be trained on: ``PPO.load(path, env=env)``. Its hyperparameters are
+        Stable-Baselines3's defaults. An edited agent keeps its edited layers. rlbilinear must be
+        installed where it is loaded.
+
+        Args:
+            path: the file; ``.zip`` is added if it is not there.
+
+        Returns:
+            The file.
+
+        Raises:
+            FileExistsError: it exists.
+            FileNotFoundError: its folder does not.
+            ValueError: a layer of a kind that cannot be stored.
+        """
+        return to_zip.write_zip(self, path)
+
+    def to_onnx(self, path: str | Path) -> Path:
+        """Write an ONNX file, after a check with onnxruntime: for programs without PyTorch.
+
+        Its input is ``observations``, uint8 ``(n, channels, height, width)``; its outputs are
+        ``logits``, float32 ``(n, actions)``, and ``values``, float32 ``(n, 1)``.
+
+        Args:
+            path: the file, with the ending ``.onnx``.
+
+        Returns:
+            The file.
+
+        Raises:
+            FileExistsError: it exists.
+            FileNotFoundError: its folder does not.
+            FloatingPointError: onnxruntime gives other outputs; the file is not written.
+            ImportError: the extra ``onnx`` is not installed.
+            ValueError: another ending.
+        """
+        return to_onnx.write_onnx(self, path)
 
     def _as_batch(self, observation: object) -> tuple[Tensor, bool]:
         """Return observations as a batch, channels first, and whether they were one."""

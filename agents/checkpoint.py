@@ -1,4 +1,4 @@
-"""Loading agents from their folders, without pickle, and the zoo."""
+"""Loading agents from their folders, without pickle, from the zoo and from the Hub."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.document import CONFIG, WEIGHTS, Document
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
+from rlbilinear.agents.hub import SCHEME, HubAddress, fetch
 from rlbilinear.agents.network import (
     check_outputs,
     find_device,
@@ -39,16 +40,18 @@ def load(
     device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> Agent:
-    """Load an agent of the zoo by its name, or any by its folder.
+    """Load an agent of the zoo by its name, any by its folder, or one of the Hub by its address.
 
     Args:
-        name_or_path: a name of `names`, or a folder.
+        name_or_path: a name of `names`; a folder; or ``hf://owner/name``, with ``@revision`` and
+            ``#sha256=...`` if they are to be fixed (see `rlbilinear.agents.hub`).
         device: ``auto | cpu | cuda | cuda:N | mps``.
         dtype: in which it computes: float32, or float64 (see `Agent.double`).
 
     Raises:
-        ValueError: neither a name of the zoo, which are listed, nor a folder; unknown device, or
-            another ``dtype``.
+        ValueError: neither a name of the zoo, which are listed, nor a folder, nor an address of
+            the Hub where an agent is; unknown device, or another ``dtype``.
+        OSError: the Hub cannot be reached, or what it holds cannot be stored.
         CheckpointError: files that are missing, truncated or altered, of another format version
             or architecture, or weights that are not finite. Found before the network is run.
     """
@@ -57,7 +60,10 @@ def load(
     if not isinstance(name_or_path, str | Path):
         raise ValueError(f"expected a name or a folder, got {name_or_path!r}")
     target = find_device(device)
-    folder = ZOO / name_or_path if str(name_or_path) in names() else Path(name_or_path)
+    if str(name_or_path).startswith(SCHEME):
+        folder = fetch(HubAddress.parse(str(name_or_path)))
+    else:
+        folder = ZOO / name_or_path if str(name_or_path) in names() else Path(name_or_path)
     if not folder.is_dir():
         known = ", ".join(names()) or "(none)"
         raise ValueError(f"{str(name_or_path)!r} is no folder, nor an agent of the zoo: {known}")

@@ -1,4 +1,4 @@
-"""A critic that was trained elsewhere, rescaled to the units of a PPO run's rewards."""
+"""Rescale a critic that was trained elsewhere to the reward units of a PPO run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

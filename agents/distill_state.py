@@ -24,7 +24,11 @@ def write(file: Path, agent: Agent, optimisers: Optimisers, frames: int) -> None
     for number, optimiser in enumerate(optimisers):
         tensors |= optimizer_tensors(optimiser, f"optimiser{number}/")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    facts = {"architecture": agent.config.architecture, "frames": str(frames)}
+    facts = {
+        "architecture": agent.config.architecture,
+        "game": agent.config.game,
+        "frames": str(frames),
+    }
     with new_file(file) as temporary:
         temporary.write_bytes(save(tensors, {**facts, "sha256": _digest(tensors, facts)}))
 
@@ -33,7 +37,7 @@ def restore(file: Path, agent: Agent, optimisers: Optimisers) -> int:
     """Load weights and optimisers, and return the number of frames they have learned from.
 
     Raises:
-        CheckpointError: the file is truncated, altered, or of another architecture.
+        CheckpointError: the file is truncated, altered, or of another architecture or game.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -52,6 +56,9 @@ def restore(file: Path, agent: Agent, optimisers: Optimisers) -> int:
             raise CheckpointError(
                 f"{file} holds weights of {facts['architecture']}, which do not fit {name}"
             )
+        game = facts.get("game", "maze")  # older files are all of mazes
+        if game != agent.config.game:
+            raise CheckpointError(f"{file} is of {game}, not of {agent.config.game}")
         paths = {layer_path(name): weight for name, weight in weights.items()}
         agent.policy.load_state_dict(paths, strict=False)
         for number, optimiser in enumerate(optimisers):

@@ -1,9 +1,10 @@
-"""Learning from the shortest-path expert: a competent maze agent in two hours on two cores.
+"""Learning from a shortest-path expert: a competent maze agent in two hours on two cores.
 
-The student plays, and in every state it reaches, the expert gives the move it would have made
+The student plays, and in every state it reaches, the expert gives the actions it would have taken
 (DAgger, Ross et al. 2011, with one gradient step for each state and no replay: replayed mazes are
-memorised). The loss uses the expert's move and, for the critic, its discounted return; it does not
-use where cheese, mouse or walls are, so a probe cannot find what the loss has put there.
+memorised). The loss uses the expert's actions and, for the critic, its discounted return; it does
+not use where cheese, mouse or walls are, nor in heists which keys are held or what is fetched next,
+so a probe cannot find what the loss has put there.
 
 The accuracy shown while training is too high: a maze stays in play for a dozen steps, and what is
 learned from one of its states helps in the next. At high learning rates it was 0.99, against 0.96
@@ -31,13 +32,13 @@ from tqdm import tqdm
 from rlbilinear.agents import distill_state
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import METRICS, evaluate
-from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.experts import EXPERTS, Expert, check_has_expert
 from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.muon import Muon
 from rlbilinear.agents.network import HEADS, layer_name
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.run import DISTILLED, FAILURES, TENSORBOARD, Run
-from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING
+from rlbilinear.envs import EVALUATION, TRAINING
 from rlbilinear.envs.games import check_mode
 
 GAMMA = 0.999
@@ -45,6 +46,8 @@ REWARD = 10.0
 PRECISIONS = ("float32", "bfloat16")
 WINDOW = 100
 """Training scores are means over this many last gradient steps."""
+KEPT_STEPS = 64
+"""Gradient steps after which an agent is first kept; then after twice, four times, ... as many."""
 MAX_SKIPPED = 20
 """Steps without a finite gradient, among the last `WINDOW`, at which a run stops."""
 
@@ -58,6 +61,8 @@ class DistillOptions:
     out: Path
     """folder of the run"""
     architecture: str = "bimpala-compact"
+    game: str = "maze"
+    """maze | heist"""
     frames: int = 7_000_000
     """labelled states to learn from, each used once"""
     batch: int = 256
@@ -77,9 +82,10 @@ class DistillOptions:
     new_level: float = 1 / 24
     """probability at each step that an environment changes to another level"""
     anywhere: float = 0.6
-    """share of levels in which the mouse starts at a random free cell"""
+    """share of levels that start elsewhere: with the mouse at a random free cell, or the heist's
+    agent at one, some keys held"""
     mode: str = "easy"
-    """the maze's distribution mode"""
+    """the game's distribution mode"""
     precision: str = "float32"
     """precision of the body and of Muon: float32 | bfloat16. bfloat16 is 1.8 times faster on
     processors with avx512_bf16 or amx_bf16, and many times slower on others"""
@@ -95,23 +101,25 @@ class DistillOptions:
 
 
 def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
-    """Train an agent on fresh mazes to move as the shortest-path expert does.
+    """Train an agent on fresh levels to act as the game's shortest-path expert does.
 
     At every checkpoint, ``training.safetensors`` (what a resumed run needs) and ``agent/`` (which
     `rlbilinear.agents.load` reads) are written in the run's folder, and scores in ``tensorboard/``.
+    ``trajectory/`` has agents along training, in half precision: untrained, and after 64, 128,
+    256, ... gradient steps.
 
     Args:
         options: the run.
         overwrite: replace the run that is in the folder.
         resume: continue the run that is in the folder from its last checkpoint, on other levels
-            than before; all options but the architecture may differ.
+            than before; all options but the architecture and the game may differ.
 
     Raises:
         FileExistsError: the folder is not empty, and neither ``overwrite`` nor ``resume`` is on.
         FileNotFoundError: there is nothing to resume.
         BlockingIOError: another process runs in the folder.
         OSError: the folder cannot be written; the last checkpoint is kept, and named.
-        CheckpointError: the run to resume has another architecture, or was altered.
+        CheckpointError: the run to resume has another architecture or game, or was altered.
         ValueError: an option is not accepted, or the run to resume has had its frames.
         FloatingPointError: the student's outputs are not finite, or its gradients stay so; the
             last checkpoint is kept, and named.
@@ -144,10 +152,12 @@ class _Learning:
         recent: deque[dict[str, float]] = deque(maxlen=WINDOW)
         run.begin()
         run.write_record(self.record)
-        generator, mazes = _chances(options, first)
+        if first == 0:
+            run.keep(self.agent, 0)
+        generator, levels = _chances(options, first)
         started = time.monotonic()
         with (
-            closing(mazes),
+            closing(levels),
             SummaryWriter(str(run.folder / TENSORBOARD), purge_step=self.frames + 1) as writer,
             tqdm(
                 total=total * options.batch,
@@ -162,7 +172,7 @@ class _Learning:
                 set_rates(self.optimisers, options, step)
                 recent.append(
                     gradient_step(
-                        self.agent.policy, self.optimisers, next(mazes), options, generator
+                        self.agent.policy, self.optimisers, next(levels), options, generator
                     )
                 )
                 if sum(row["skipped"] for row in recent) >= MAX_SKIPPED:
@@ -176,6 +186,8 @@ class _Learning:
                 if (step + 1) % WINDOW == 0 or last:
                     speed = (self.frames - first * options.batch) / (time.monotonic() - started)
                     _write(writer, "train", {**means, "frames_per_second": speed}, self.frames)
+                if _kept(step + 1):
+                    run.keep(self.agent, self.frames)
                 if (step + 1) % every == 0 or last:
                     self._save(writer)
             if first == total:  # it was killed after its last step
@@ -200,12 +212,14 @@ def _build(run: Run, options: DistillOptions) -> _Learning:
     Raises:
         FileNotFoundError: there is nothing to resume.
         ValueError: options that are not accepted, or a run that has had its frames.
-        CheckpointError: the run to resume has another architecture, or was altered.
+        CheckpointError: the run to resume has another architecture or game, or was altered.
     """
     state = run.folder / DISTILLED
     if run.resumed and not state.is_file():
         raise FileNotFoundError(f"there is nothing to resume: no {state}")
-    agent = Agent.new(options.architecture, seed=options.seed, device=options.device)
+    agent = Agent.new(
+        options.architecture, game=options.game, seed=options.seed, device=options.device
+    )
     optimisers = make_optimisers(agent.policy, options)
     done = distill_state.restore(state, agent, optimisers) if run.resumed else 0
     left = options.frames // options.batch - done // options.batch
@@ -245,14 +259,14 @@ def make_optimisers(policy: AgentPolicy, options: DistillOptions) -> Optimisers:
 
 
 def student_loss(
-    policy: AgentPolicy, mazes: ExpertMazes, options: DistillOptions
+    policy: AgentPolicy, expert: Expert, options: DistillOptions
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "envs actions"]]:
-    """Return the losses in the mazes' current states, and the student's log-probabilities.
+    """Return the losses in the levels' current states, and the student's log-probabilities.
 
-    Actions with the same move are summed: the actor's loss is minus the log of the probability of
-    the expert's *move*. The critic's target is the expert's discounted return.
+    The actor's loss is minus the log of the probability of the expert's actions *together*: which
+    of them it prefers is the student's own. The critic's target is the expert's discounted return.
     """
-    observations = torch.as_tensor(mazes.observations, device=policy.device)
+    observations = torch.as_tensor(expert.observations, device=policy.device)
     with torch.autocast(
         policy.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"
     ):
@@ -262,13 +276,11 @@ def student_loss(
     log_probabilities = policy.action_net(features).log_softmax(1)
     values = policy.value_net(features).squeeze(1)
 
-    expert = torch.as_tensor(mazes.moves, device=policy.device)
-    moves = torch.as_tensor(MOVE_OF_ACTION.copy(), device=policy.device)
-    others = moves != expert[:, None]
-    actor = -log_probabilities.masked_fill(others, -torch.inf).logsumexp(1).mean()
-    to_go = torch.as_tensor(mazes.steps_to_go, device=policy.device)
+    right = torch.as_tensor(expert.right, device=policy.device)
+    actor = -log_probabilities.masked_fill(~right, -torch.inf).logsumexp(1).mean()
+    to_go = torch.as_tensor(expert.steps_to_go, device=policy.device)
     critic = F.mse_loss(values, REWARD * GAMMA ** (to_go - 1.0))
-    accuracy = (moves[log_probabilities.argmax(1)] == expert).float().mean()
+    accuracy = right.gather(1, log_probabilities.argmax(1, keepdim=True)).float().mean()
     losses = {
         "loss": actor + options.value_weight * critic,
         "actor": actor,
@@ -293,11 +305,11 @@ def held_out_scores(agent: Agent, options: DistillOptions) -> dict[str, float]:
 def gradient_step(
     policy: AgentPolicy,
     optimisers: Optimisers,
-    mazes: ExpertMazes,
+    expert: Expert,
     options: DistillOptions,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Make one gradient step on the mazes' current states, while the mazes make their next step.
+    """Make one gradient step on the levels' current states, while these make their next step.
 
     Returns:
         The losses, the accuracy, the gradient's norm before clipping, and whether the step was
@@ -306,11 +318,11 @@ def gradient_step(
     Raises:
         FloatingPointError: the student's outputs are not finite.
     """
-    losses, log_probabilities = student_loss(policy, mazes, options)
+    losses, log_probabilities = student_loss(policy, expert, options)
     if not losses["loss"].isfinite():
         raise FloatingPointError("the student's outputs are not finite")
     probabilities = log_probabilities.exp().cpu()
-    mazes.step_async(torch.multinomial(probabilities, 1, generator=generator).squeeze(1).numpy())
+    expert.step_async(torch.multinomial(probabilities, 1, generator=generator).squeeze(1).numpy())
     for optimiser in optimisers:
         optimiser.zero_grad()
     losses["loss"].backward()
@@ -337,7 +349,8 @@ def _check(options: DistillOptions) -> None:
         raise ValueError(
             f"unknown precision {options.precision!r}; choose from {', '.join(PRECISIONS)}"
         )
-    check_mode("maze", options.mode)
+    check_has_expert(options.game)
+    check_mode(options.game, options.mode)
     for name in ("batch", "groups", "warmup", "checkpoint_frames"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
@@ -359,8 +372,8 @@ def _check(options: DistillOptions) -> None:
 
 def _chances(
     options: DistillOptions, step: int
-) -> tuple[torch.Generator, Generator[ExpertMazes, None, None]]:
-    """Return the random generator of the student's actions, and its mazes, from this step on.
+) -> tuple[torch.Generator, Generator[Expert, None, None]]:
+    """Return the random generator of the student's actions, and its levels, from this step on.
 
     A resumed run gets other ones than it began with.
     """
@@ -369,10 +382,10 @@ def _chances(
     return torch.Generator().manual_seed(actions), _turns(options, seeds)
 
 
-def _turns(options: DistillOptions, seeds: list[int]) -> Generator[ExpertMazes, None, None]:
-    """Let groups of mazes take turns; each finishes its step when its next turn comes."""
+def _turns(options: DistillOptions, seeds: list[int]) -> Generator[Expert, None, None]:
+    """Let groups of levels take turns; each finishes its step when its next turn comes."""
     groups = [
-        ExpertMazes(
+        EXPERTS[options.game](
             options.batch,
             TRAINING,
             seed,
@@ -391,6 +404,12 @@ def _turns(options: DistillOptions, seeds: list[int]) -> Generator[ExpertMazes, 
     finally:
         for group in groups:
             group.close()
+
+
+def _kept(steps: int) -> bool:
+    """Whether an agent is kept after so many steps: `KEPT_STEPS` times a power of two."""
+    times, rest = divmod(steps, KEPT_STEPS)
+    return rest == 0 and times.bit_count() == 1
 
 
 def _write(writer: SummaryWriter, section: str, values: dict[str, float], frames: int) -> None:

@@ -18,6 +18,7 @@ from rlbilinear.checks import likeliest, undecided
 from rlbilinear.envs import (
     ACTIONS_OF_MOVE,
     NUM_ACTIONS,
+    Heist,
     Maze,
     Move,
     ProcgenVecEnv,
@@ -26,6 +27,7 @@ from rlbilinear.envs import (
     unplayable,
 )
 from rlbilinear.envs.games import check_game, check_level_seed, check_mode, is_whole
+from rlbilinear.envs.heist_guide import expert_steps
 
 Policy = Callable[[UInt8[np.ndarray, "batch 3 64 64"]], Float[Tensor, "batch actions"]]
 """From observations to action logits: `Agent.logits` is one, and so are the baselines."""
@@ -93,12 +95,13 @@ def evaluate(
     Returns:
         A row an episode, level by level in the order given: ``level``, ``episode`` (from 0),
         ``return``, ``steps``, ``success`` (the game counts the level as completed within its step
-        limit), for mazes ``shortest`` (moves from start to cheese) and ``solved`` (success within
-        2 x shortest + 10 steps, a harder test: aimless walks succeed too), and ``unplayable``.
+        limit), for mazes and heists ``shortest`` (the expert's steps to cheese or gem) and
+        ``solved`` (success within 2 x shortest + 10 steps, a harder test: aimless walks succeed
+        too), and ``unplayable``.
 
     Raises:
-        ValueError: no levels, a level twice, one that is no level seed, an unknown game or mode, a
-            policy that does not score the game's 15 actions, or another argument that is not
+        ValueError: no levels, a level twice, one that is not a level seed, an unknown game or mode,
+            a policy that does not score the game's 15 actions, or another argument that is not
             accepted; the choices are listed.
         FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
@@ -115,7 +118,7 @@ def evaluate(
         policy = agent
     if game is None:
         if not isinstance(agent, Agent):
-            raise ValueError("a policy that is no Agent needs game=")
+            raise ValueError("a policy that is not an Agent needs game=")
         game = agent.config.game
     check_game(game)
     check_mode(game, mode)
@@ -178,8 +181,8 @@ def summary(
         seed: of the resampling.
 
     Returns:
-        One row a metric (``return``, ``success``, ``solved`` for mazes, ``steps``), with columns
-        ``mean``, ``low``, ``high``, and the numbers of ``levels``, of ``episodes`` and of
+        One row a metric (``return``, ``success``, ``solved`` for mazes and heists, ``steps``), with
+        columns ``mean``, ``low``, ``high``, and the numbers of ``levels``, of ``episodes`` and of
         ``unplayable`` levels.
     """
     levels = by_level(results)
@@ -233,7 +236,7 @@ def start_levels(env: ProcgenVecEnv, levels: Sequence[int]) -> UInt8[np.ndarray,
     """Put each environment at the start of a level, and return the observations.
 
     Raises:
-        ValueError: not one level for each environment, or one that is no level seed.
+        ValueError: not one level for each environment, or one that is not a level seed.
     """
     if len(levels) != env.num_envs:
         raise ValueError(f"got {len(levels)} levels for {env.num_envs} environments")
@@ -254,8 +257,8 @@ def _play(
     spare = env.num_envs - len(episodes)
     levels = [episode.level for episode in episodes]
     observations = start_levels(env, levels + levels[:1] * spare)
-    for index, episode in enumerate(episodes):
-        episode.shortest = _shortest(env, index)
+    for episode, steps in zip(episodes, _shortest(env, len(episodes)), strict=True):
+        episode.shortest = steps
     noise = [np.random.default_rng([seed, each.level, each.number]) for each in episodes]
     actions = np.zeros(env.num_envs, np.int64)
     playing = list(range(len(episodes)))
@@ -295,8 +298,12 @@ def _logits_or_nan(
     return logits.masked_fill(~logits.isfinite(), torch.nan)
 
 
-def _shortest(env: ProcgenVecEnv, index: int) -> int | None:
-    if env.env_name != "maze":
-        return None
-    maze = Maze.from_bytes(env.get_states([index])[0])
-    return len(shortest_path(maze, maze.mouse, maze.cheese[0])) - 1
+def _shortest(env: ProcgenVecEnv, number: int) -> Sequence[int | None]:
+    """Return the expert's steps to the end of the first levels; None where it does not play."""
+    states = env.get_states(range(number))
+    if env.env_name == "maze":
+        mazes = [Maze.from_bytes(state) for state in states]
+        return [len(shortest_path(maze, maze.mouse, maze.cheese[0])) - 1 for maze in mazes]
+    if env.env_name == "heist":
+        return expert_steps([Heist.from_bytes(state) for state in states]).tolist()
+    return [None] * number

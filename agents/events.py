@@ -1,4 +1,4 @@
-"""What runs and reports write for TensorBoard beside torch's own kinds of summaries."""
+"""TensorBoard events of runs and reports that torch's own summaries do not cover."""
 
 import io
 import json

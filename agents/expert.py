@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from rlbilinear.envs import MOVE_OF_ACTION, STEP_OF_MOVE, Levels, Maze, Move, ProcgenVecEnv
 from rlbilinear.envs.grid import search
@@ -64,6 +64,11 @@ class ExpertMazes:
     def moves(self) -> Int64[np.ndarray, "envs"]:
         """The expert's move (a `Move`) in each environment's state."""
         return self._moves[self._here]
+
+    @property
+    def right(self) -> Bool[np.ndarray, "envs 15"]:
+        """Which actions make the expert's move."""
+        return self.moves[:, None] == MOVE_OF_ACTION
 
     @property
     def steps_to_go(self) -> Int64[np.ndarray, "envs"]:

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: found before they become an action or a score.
+"""Find numbers that are not finite before they become an action or a score.
 
 A bilinear agent is a polynomial of high degree. On images unlike those it learned from it may leave
 the range of float32: infinity, then NaN, of which ``argmax`` would make an action.

@@ -1,4 +1,4 @@
-"""Folders and files written whole or not at all, folders locked, and how a result was made."""
+"""Write folders and files completely or not at all; lock folders; record how a result was made."""
 
 import hashlib
 import json

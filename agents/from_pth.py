@@ -91,7 +91,7 @@ def agent_from_pth(
         if weights[ours].shape != expected[ours].shape
     ]
     if wrong:
-        raise CheckpointError(f"{file} is no IMPALA for 64x64 pictures: {'; '.join(wrong)}")
+        raise CheckpointError(f"{file} is not an IMPALA for 64x64 pictures: {'; '.join(wrong)}")
     paths = {layer_path(name): weight for name, weight in weights.items()}
     policy.load_state_dict(paths, strict=False)
     policy.set_training_mode(False)
@@ -132,7 +132,7 @@ def _renamed(file: Path, given: Mapping[str, Any]) -> dict[str, Tensor]:
     missing, unknown = sorted(names.keys() - given.keys()), sorted(map(str, given.keys() - names))
     if missing or unknown:
         raise CheckpointError(
-            f"{file} is no IMPALA policy of train-procgen-pytorch without recurrence: "
+            f"{file} is not an IMPALA policy of train-procgen-pytorch without recurrence: "
             f"missing {_few(missing)}; unknown {_few(unknown)}"
         )
     for name, weight in given.items():

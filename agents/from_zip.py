@@ -1,4 +1,4 @@
-"""Agents from Stable-Baselines3's zip files, which run code when they are opened."""
+"""Agents from Stable-Baselines3's zip files, which run code when opened."""
 
 import sys
 from collections.abc import Iterator
@@ -94,7 +94,7 @@ def agent_from_zip(
     body, wanted = (str(getattr(p.features_extractor, "layers", p)) for p in (given, policy))
     if body != wanted:
         raise ValueError(
-            f"the model's body is no {architecture} with {architecture_kwargs or 'its defaults'}, "
+            f"the model's body is not {architecture} with {architecture_kwargs or 'its defaults'}, "
             f"but {body}"
         )
     check_shared(given)

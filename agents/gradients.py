@@ -1,4 +1,4 @@
-"""Gradients and steps of a network's layers while it is trained."""
+"""Gradient and step norms of a network's layers during training."""
 
 from collections.abc import Mapping
 from typing import Any

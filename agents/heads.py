@@ -1,4 +1,4 @@
-"""What an agent's logits and value are of the maps before its dense layer: quadratic forms.
+"""Logits and value as quadratic forms of the maps before the dense layer.
 
 With ``h`` the flattened output of the trunk, each logit is ``action_net(dense(h))``: a form of
 ``h``, exactly, biases included.

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 policies over the bodies of :mod:`rlbilinear.agents.architectures`."""
+"""Stable-Baselines3 policies over the bodies of `rlbilinear.agents.architectures`."""
 
 from typing import Any
 

@@ -92,7 +92,7 @@ def part_to(agent: Agent, layer: str) -> Part:
             count = part.layers.index(layer) + 1
             return Part(part.source, part.layers[:count], BilinearStack(part.stack.stages[:count]))
     steps = ", ".join(name for part in parts for name in part.layers)
-    raise ValueError(f"{layer} is no step of a polynomial part; choose from {steps}")
+    raise ValueError(f"{layer} is not a step of a polynomial part; choose from {steps}")
 
 
 def move_directions(agent: Agent) -> dict[str, Float[Tensor, "actions"]]:

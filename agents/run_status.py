@@ -1,4 +1,4 @@
-"""Where the runs of a comparison stand, and how a run is brought to its end from there."""
+"""The progress of a comparison's runs, and how an unfinished run is completed."""
 
 from enum import Enum
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Polynomial surrogates of ReLU agents: agents as any other, some of whose layers are polynomials.
+"""Polynomial surrogates of ReLU agents: ordinary agents, some of whose layers are polynomials.
 
 A block of IMPALA is ``y = x + conv2(relu(conv1(relu(x))))``. The unit that gets a surrogate is its
 *branch* after the first ReLU, ``h -> conv2(relu(conv1(h)))``: one hidden layer, whose quadratic in

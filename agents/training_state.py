@@ -1,4 +1,4 @@
-"""All that a PPO run needs to resume as if it had not been stopped. No pickle.
+"""The state of a PPO run, complete enough to resume bit by bit. No pickle.
 
 Weights, optimiser, return normaliser, random generators, and the simulator's states. Snapshots are
 taken between an update and the next rollout, where nothing is half done.

@@ -165,7 +165,7 @@ def truncate_convolution(
             None all directions of the layer's tensor (`hosvd`): nothing else is left.
 
     Raises:
-        TypeError: the layer is no bilinear convolution.
+        TypeError: the layer is not a bilinear convolution.
         ValueError: k beyond every direction's rank, or negative; directions that do not fit.
     """
     conv = agent.layer(layer)
@@ -209,10 +209,10 @@ def sweep(
     Returns:
         A row for each k, the whole agent last (``k`` is "all"): ``not_finite``, the share of
         episodes that ended, without success, where the agent's logits were not finite; the mean
-        ``return``, ``success``, ``solved`` (mazes) and ``steps``, each with its 95 % interval by
-        level in ``_low`` and ``_high``; and with observations ``kl`` (of the truncated from the
-        whole policy, in nats) and ``agreement`` (how often the likeliest effect is the same), NaN
-        if the truncated agent's logits are not all finite.
+        ``return``, ``success``, ``solved`` (mazes, heists) and ``steps``, each with its 95 %
+        interval by level in ``_low`` and ``_high``; and with observations ``kl`` (of the truncated
+        from the whole policy, in nats) and ``agreement`` (how often the likeliest effect is the
+        same), NaN if the truncated agent's logits are not all finite.
 
     Raises:
         ValueError: as `truncate` and `rlbilinear.agents.evaluation.evaluate`.

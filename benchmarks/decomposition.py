@@ -1,5 +1,6 @@
 """Decompositions from factors, against the dense route; how their cost grows."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -19,7 +20,7 @@ from rlbilinear import (
     eigenfilters,
     scale_eigenfilters,
 )
-from rlbilinear.benchmarks.measure import Comparison, Cost, measure, peak_memory
+from rlbilinear.benchmarks.measure import Comparison, Cost, measure, measure_in_turns, peak_memory
 from rlbilinear.composition import head_forms
 from rlbilinear.hosvd import hosvd
 from rlbilinear.implicit import image_form
@@ -30,6 +31,7 @@ SPEEDUP, FILTERS_MB = 200, 50
 LOGITS_SECONDS, LOGITS_MB = 1.0, 200
 WIDE_SECONDS, WIDE_MB = 60.0, 2000
 WIDE_INPUTS, WIDE_HIDDEN, WIDE_PAIRS = 4096, 16384, 64
+CLASSES, CLASSIFIER_HIDDEN, CLASSIFIER_INPUTS = 10, (64, 128, 256, 512), (64, 128, 256, 784)
 
 
 class Growth(NamedTuple):
@@ -52,6 +54,7 @@ def comparisons() -> Iterator[Comparison]:
     torch.manual_seed(0)
     yield from _one_direction()
     yield _all_logits()
+    yield from _classifiers()
     yield from _wide_layer()
     yield _whole_image()
     yield _all_outputs()
@@ -130,6 +133,49 @@ def _all_logits() -> Comparison:
         f"at most {LOGITS_SECONDS:g} s and {LOGITS_MB} MB",
         ours.seconds <= LOGITS_SECONDS and ours.megabytes <= LOGITS_MB,
     )
+
+
+def _classifiers() -> Iterator[Comparison]:
+    """Measure all classes' eigenpairs of small classifiers, against bilinear-decomposition's way.
+
+    Both begin at the layer's weights, compute in the same dtype with one thread, and take turns.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for hidden, inputs in itertools.product(CLASSIFIER_HIDDEN, CLASSIFIER_INPUTS):
+        layer = BilinearLinear(inputs, CLASSES, hidden_features=hidden)
+        for dtype, k in itertools.product((torch.float64, torch.float32), (None, 10)):
+            ours, other = measure_in_turns(
+                lambda layer=layer, dtype=dtype, k=k: layer.quadratic_forms().eigh(k, dtype=dtype),
+                lambda layer=layer, dtype=dtype, k=k: dense_pairs(layer, dtype, k),
+            )
+            yield Comparison(
+                f"{'all' if k is None else k} eigenpairs of {CLASSES} classes, {inputs} inputs, "
+                f"{hidden} hidden, {str(dtype).removeprefix('torch.')}",
+                ours,
+                "the dense tensor, batched eigh, sorted",
+                other,
+                "not slower",
+                ours.seconds <= other.seconds,
+            )
+    torch.set_num_threads(threads)
+
+
+def dense_pairs(layer: BilinearLinear, dtype: torch.dtype, k: int | None) -> tuple[Tensor, Tensor]:
+    """Return every output's eigenpairs as bilinear-decomposition computes them.
+
+    The dense tensor is formed and made symmetric, ``torch.linalg.eigh`` takes all outputs at once,
+    and the pairs are sorted by magnitude.
+    """
+    assert layer.down is not None
+    left, right, down = (
+        each.weight.detach().to(dtype) for each in (layer.left, layer.right, layer.down)
+    )
+    tensor = torch.einsum("oh,hi,hj->oij", down, left, right)
+    values, vectors = torch.linalg.eigh((tensor + tensor.mT) / 2)
+    order = values.abs().argsort(dim=-1, descending=True)[:, :k]
+    rows = order[:, None].expand(-1, vectors.shape[1], -1)
+    return values.gather(-1, order), vectors.gather(-1, rows)
 
 
 def _wide_layer() -> Iterator[Comparison]:

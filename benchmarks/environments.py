@@ -25,6 +25,7 @@ from rlbilinear.envs import (
     observe,
     placements,
 )
+from rlbilinear.envs.heist_guide import HeistGuide, expert_actions
 from rlbilinear.envs.simulator import Simulator, import_procgen
 
 ENVIRONMENTS, STEPS, THREADS = 256, 20, 4
@@ -44,6 +45,32 @@ def comparisons() -> Iterable[Comparison]:
         measure_each(lambda: heist.with_agent(cell).to_bytes()),
         50e-6,
     )
+    yield _following()
+
+
+def _following() -> Comparison:
+    """Follow heists and ask the expert, beside the simulator's step and its states."""
+    env = ProcgenVecEnv("heist", ENVIRONMENTS, num_threads=0)
+    heists = [Heist.from_bytes(raw) for raw in env.get_states()]
+    guide = HeistGuide(ENVIRONMENTS, heists[0].size)
+    for index, each in enumerate(heists):
+        guide.put(index, each)
+    actions = np.random.default_rng(0).integers(15, size=(STEPS, ENVIRONMENTS))
+
+    def follow() -> None:
+        for row in actions:
+            guide.step(row)
+            expert_actions(guide.right)
+
+    def ask() -> None:
+        for row in actions:
+            env.step(row)
+            env.get_states()
+
+    ours, other = measure(follow), measure(ask, repeats=3)
+    env.close()
+    task = f"{ENVIRONMENTS} heists, {STEPS} steps followed and the expert's actions"
+    return Comparison(task, ours, "the simulator's step, and its states", other)
 
 
 def _observing() -> Comparison:

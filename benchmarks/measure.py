@@ -58,6 +58,39 @@ def measure(
     return Cost(statistics.median(seconds), megabytes)
 
 
+def measure_in_turns(
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    *,
+    turns: int = 101,
+    budget: float = 6.0,
+) -> tuple[Cost, Cost]:
+    """Measure two calls that are to be compared, one after the other in turns of changing order.
+
+    What else the machine does then falls on both, and what it does meanwhile on neither: the time
+    is the processor's. With one thread that is what one waits for on a machine at rest.
+
+    Args:
+        ours: the work.
+        other: the other way to do it.
+        turns: how often each is timed, at least 3 times.
+        budget: seconds after which no further turn is begun.
+    """
+    calls = (ours, other)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    memory = [peak_memory(call) for call in calls for _ in range(2)][1::2]
+    begin = time.perf_counter()
+    for turn in range(turns):
+        if turn >= 3 and time.perf_counter() - begin > budget:
+            break
+        for which in (0, 1) if turn % 2 else (1, 0):
+            start = time.process_time()
+            calls[which]()
+            seconds[which].append(time.process_time() - start)
+    first, second = (statistics.median(each) for each in seconds)
+    return Cost(first, memory[0]), Cost(second, memory[1])
+
+
 def measure_each(call: Callable[[], object], calls: int = 1000) -> Cost:
     """Measure a short call: the time is its share of many."""
 

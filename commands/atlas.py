@@ -45,7 +45,7 @@ class AtlasOptions:
     seed: Seed = 0
     """seed of everything random"""
     resume: bool = False
-    """go on with the atlas in the folder"""
+    """resume the atlas in the folder"""
     progress: bool = True
     """show progress bars"""
 

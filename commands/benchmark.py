@@ -1,6 +1,6 @@
 """Measure speed and memory, side by side with the alternative, in one run.
 
-    rlbilinear benchmark envs decomposition polynomial training
+    rlbilinear benchmark envs decomposition polynomial probes training
 
 Prints a table for each subject. With --out it also writes each table as CSV, the machine and
 versions as JSON, and figures. Times are medians; on a busy machine only the ratios are reliable.
@@ -19,7 +19,7 @@ from rlbilinear.benchmarks.measure import table
 from rlbilinear.commands.outputs import check_writable, new_file, writing
 from rlbilinear.commands.running import Command
 
-Subject = Literal["envs", "decomposition", "polynomial", "training"]
+Subject = Literal["envs", "decomposition", "polynomial", "probes", "training"]
 
 
 @dataclass(frozen=True)

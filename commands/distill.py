@@ -1,6 +1,7 @@
-"""Train a maze agent from the shortest-path expert, on a CPU in one to two hours.
+"""Train an agent of maze or heist from a shortest-path expert, on a CPU in one to three hours.
 
     rlbilinear distill --out runs/maze --precision bfloat16
+    rlbilinear distill --game heist --out runs/heist --precision bfloat16
 
 A run that was stopped is resumed from its last checkpoint by the same command with --resume. Watch
 it with ``tensorboard --logdir runs``.

@@ -11,9 +11,10 @@ core. For the larger sets train fewer networks: --data mnist --epochs 10 --batch
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,20 @@ from rlbilinear.hosvd import hosvd
 from rlbilinear.statistics import t_interval
 from rlbilinear.studies.images import figures as draw
 from rlbilinear.studies.images import study, toys
-from rlbilinear.studies.images.data import DataName, Images, load
+from rlbilinear.studies.images.data import Images, load
 from rlbilinear.studies.images.study import Recipe, Trained
 
 MARKER = "images.json"
+Measurement = Literal[
+    "spectra",
+    "truncation",
+    "decompositions",
+    "similarity",
+    "overfitting",
+    "adversarial",
+    "depth",
+    "gates",
+]
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,9 @@ class ImagesOptions:
 
     out: Path
     """folder for figures and tables"""
-    data: DataName = "digits"
-    """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
+    data: str = "digits"
+    """digits (bundled, 8 x 8), mnist or fashion-mnist (28 x 28, downloaded once), or a folder of
+    IDX files"""
     seeds: Count = 5
     """networks of each kind; intervals are over them"""
     width: Count = 64
@@ -62,6 +74,10 @@ class ImagesOptions:
     """other standard deviations, for overfitting"""
     limit: Count | None = None
     """train on this many images only"""
+    mask_sizes: tuple[Scale, ...] = tuple(i / 10 for i in range(11))
+    """sizes of adversarial masks, in mean norms of an image"""
+    measure: tuple[Measurement, ...] = get_args(Measurement)
+    """what is measured; by default everything"""
     quick: bool = False
     """two seeds, few epochs and sizes: to see that everything runs"""
     overwrite: bool = False
@@ -82,8 +98,8 @@ class Networks:
     """with the other noises"""
     untrained: list[Trained]
     """those of `base`, before training"""
-    deep: BilinearClassifier
-    """with two bilinear layers"""
+    deep: BilinearClassifier | None
+    """with two bilinear layers, if its depth is measured"""
 
 
 def _images(options: ImagesOptions) -> None:
@@ -95,7 +111,7 @@ def _images(options: ImagesOptions) -> None:
     summary = summarise(tables)
     for name, value in summary.items():
         print(f"{name:70s} {value}")
-    made = {**asdict(options), "out": options.out.name}
+    made = {**asdict(options), "out": options.out.name, "data": images.name}
     record = {"options": made, "summary": summary, "images": len(images.train)}
     write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
     print(f"\nFigures and tables: {options.out}")
@@ -103,7 +119,15 @@ def _images(options: ImagesOptions) -> None:
 
 def quick(options: ImagesOptions) -> ImagesOptions:
     """Return options that run everything in a few seconds."""
-    return replace(options, seeds=2, epochs=12, width=24, widths=(12,), noises=(0.0,))
+    return replace(
+        options,
+        seeds=2,
+        epochs=12,
+        width=24,
+        widths=(12,),
+        noises=(0.0,),
+        mask_sizes=(0.0, 0.5, 1.0),
+    )
 
 
 def train_networks(options: ImagesOptions, images: Images) -> Networks:
@@ -123,7 +147,7 @@ def train_networks(options: ImagesOptions, images: Images) -> Networks:
         trained[first:second],
         trained[second:],
         [study.untrained(images, recipe) for recipe in base],
-        study.train_deep(images, base[0], training),
+        study.train_deep(images, base[0], training) if "depth" in options.measure else None,
     )
 
 
@@ -133,9 +157,8 @@ def measure(
     """Make all tables and figures."""
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Figure] = {}
-    steps = [spectra, truncations, similarities, overfits, attacked, deep, gates]
-    for step in tqdm(steps, desc="measuring", disable=not options.progress):
-        for name, (table, picture) in step(options, images, networks):
+    for step in tqdm(options.measure, desc="measuring", disable=not options.progress):
+        for name, (table, picture) in STEPS[step](options, images, networks):
             if table is not None:
                 tables[name] = table
             if picture is not None:
@@ -158,11 +181,16 @@ def spectra(options: ImagesOptions, images: Images, networks: Networks) -> Resul
 
 
 def truncations(options: ImagesOptions, images: Images, networks: Networks) -> Result:
-    """Truncate classes, and decompose the whole tensor."""
-    first = networks.base[0]
+    """Keep few eigenvectors of every class."""
     cut = study.truncation(images, networks.base)
     full = study.scores(images, networks.base)
     yield "truncation", (cut, draw.truncation(cut, full))
+
+
+def decompositions(options: ImagesOptions, images: Images, networks: Networks) -> Result:
+    """Decompose the whole tensor of one network."""
+    first = networks.base[0]
+    full = study.scores(images, [first])
     ranks = (8,) if options.quick else (1, 2, 4, 8, 16, 32, 64)
     table = study.decompositions(images, first, ranks, 10 if options.quick else 150)
     yield "decompositions", (table, draw.decompositions(table, full.test.iloc[0]))
@@ -192,9 +220,8 @@ def overfits(options: ImagesOptions, images: Images, networks: Networks) -> Resu
 
 def attacked(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Add masks that were read from the weights, and noise of equal norm."""
-    sizes = (0.0, 0.5, 1.0) if options.quick else tuple(i / 10 for i in range(11))
     victims = [*networks.base, *networks.noises]
-    table = study.attacks(images, victims, sizes, 1 if options.quick else 3)
+    table = study.attacks(images, victims, options.mask_sizes, 1 if options.quick else 3)
     found = study.masks_of(networks.base[0])
     masks = [found.of(c) for c in sorted(set(found.classes.tolist()))]
     yield "adversarial", (table, draw.adversarial(images, masks, table))
@@ -202,6 +229,7 @@ def attacked(options: ImagesOptions, images: Images, networks: Networks) -> Resu
 
 def deep(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     """Predict the outputs of a deep network from a part of its weights."""
+    assert networks.deep is not None
     ranks = (1, 4) if options.quick else (1, 2, 4, 8, 16, 32, 64)
     table = study.depth(images, networks.deep, [k for k in ranks if k <= options.width])
     right = accuracy(networks.deep, images.test, images.test_labels)
@@ -215,25 +243,50 @@ def gates(options: ImagesOptions, images: Images, networks: Networks) -> Result:
     yield "gates", (table, draw.gates(matrices))
 
 
+STEPS: dict[Measurement, Callable[[ImagesOptions, Images, Networks], Result]] = {
+    "spectra": spectra,
+    "truncation": truncations,
+    "decompositions": decompositions,
+    "similarity": similarities,
+    "overfitting": overfits,
+    "adversarial": attacked,
+    "depth": deep,
+    "gates": gates,
+}
+
+
 def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """Return the main numbers, with intervals over networks."""
-    cut, attack, full = tables["truncation"], tables["adversarial"], tables["scores"]
-    base = full[(full.width == full.width.iloc[0]) & (full.noise == full.noise.iloc[0])]
-    lines = {"test accuracy": _line(base.test), "numerical rank": f"{base['rank'].median():.0f}"}
-    for k in (1, 2, 5, 10):
-        of = cut[(cut.kept == "largest") & (cut.k == k)].accuracy
-        if len(of):
-            lines[f"accuracy with {k} eigenvectors a class"] = _line(of)
-    for noise, of in attack[attack["size"] == 0.5].groupby("trained_noise"):
-        whole, dark = (of[of["where"] == where].groupby("seed") for where in ("whole", "dark"))
-        name = f"trained with noise {noise:g}: accuracy"
-        lines[f"{name} under masks of half an image's norm"] = _line(whole.masked.mean())
-        lines[f"{name} under such masks in the dark"] = _line(dark.masked.mean())
-        lines[f"{name} under such noise"] = _line(whole.noise.mean())
-    for noise, group in tables["overfitting"].groupby("noise"):
-        lines[f"dark energy, trained with noise {noise:g}"] = _line(group.energy_where_dark)
-    for decay, group in tables["gates"].groupby("weight_decay"):
-        lines[f"gates, error with weight decay {decay:g}"] = f"{group.largest_error.max():.2g}"
+    """Return the main numbers of what was measured, with intervals over networks."""
+    lines = {}
+    if "scores" in tables:
+        full = tables["scores"]
+        base = full[(full.width == full.width.iloc[0]) & (full.noise == full.noise.iloc[0])]
+        lines |= {
+            "test accuracy": _line(base.test),
+            "numerical rank": f"{base['rank'].median():.0f}",
+        }
+        lines["effective rank"] = _line(base.effective_rank)
+    if "truncation" in tables:
+        cut = tables["truncation"]
+        for k in (1, 2, 5, 10):
+            of = cut[(cut.kept == "largest") & (cut.k == k)].accuracy
+            if len(of):
+                lines[f"accuracy with {k} eigenvectors a class"] = _line(of)
+    if "adversarial" in tables:
+        attack = tables["adversarial"]
+        for noise, of in attack[attack["size"] == 0.5].groupby("trained_noise"):
+            whole, dark = (of[of["where"] == where].groupby("seed") for where in ("whole", "dark"))
+            name = f"trained with noise {noise:g}: accuracy"
+            lines[f"{name} under masks of half an image's norm"] = _line(whole.masked.mean())
+            lines[f"{name} under such masks in the dark"] = _line(dark.masked.mean())
+            lines[f"{name} under such noise"] = _line(whole.noise.mean())
+    if "overfitting" in tables:
+        for noise, group in tables["overfitting"].groupby("noise"):
+            lines[f"test accuracy, trained with noise {noise:g}"] = _line(group.test)
+            lines[f"dark energy, trained with noise {noise:g}"] = _line(group.energy_where_dark)
+    if "gates" in tables:
+        for decay, group in tables["gates"].groupby("weight_decay"):
+            lines[f"gates, error with weight decay {decay:g}"] = f"{group.largest_error.max():.2g}"
     return lines
 
 

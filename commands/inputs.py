@@ -1,4 +1,4 @@
-"""What commands read."""
+"""Reading the inputs of commands."""
 
 from rlbilinear.agents import Agent, load
 

@@ -25,12 +25,15 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "train": Subcommand("train", "train an agent by PPO on a ProcGen game"),
-    "distill": Subcommand("distill", "train a maze agent from the shortest-path expert"),
+    "distill": Subcommand("distill", "train an agent of maze or heist from its expert"),
     "evaluate": Subcommand("evaluate", "score agents on held-out levels"),
     "compare": Subcommand("compare", "train several architectures alike, and report"),
     "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),
+    "view": Subcommand("view", "show a report as one page that works offline"),
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
+    "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
+    "send": Subcommand("send", "send a maze agent to any cell of any maze by bias maps"),
     "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
     "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
     "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),
@@ -40,6 +43,7 @@ SUBCOMMANDS = {
     "agents": Subcommand("zoo", "list the agents of the zoo with their scores"),
     "exactness": Subcommand("exactness", "check every identity of the decompositions"),
     "benchmark": Subcommand("benchmark", "measure speed and memory"),
+    "gpu": Subcommand("gpu", "do what wants a GPU, in slices of a few minutes"),
     "doctor": Subcommand("doctor", "show what is installed, what is missing, and the device"),
 }
 

@@ -26,7 +26,7 @@ from rlbilinear.classifiers import Training
 from rlbilinear.commands.outputs import check_folder, write_study
 from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.statistics import t_interval
-from rlbilinear.studies.images.data import DataName, load
+from rlbilinear.studies.images.data import load
 from rlbilinear.studies.polynomials import agent_training, relu_agents, study
 from rlbilinear.studies.polynomials import figures as draw
 from rlbilinear.studies.polynomials.classifiers import MODULES, train
@@ -42,8 +42,9 @@ class PolynomialOptions:
 
     out: Path
     """folder for figures and tables"""
-    data: DataName = "digits"
-    """digits (bundled, 8 x 8), or mnist, fashion-mnist (28 x 28, downloaded once)"""
+    data: str = "digits"
+    """digits (bundled, 8 x 8), mnist or fashion-mnist (28 x 28, downloaded once), or a folder of
+    IDX files"""
     activation: str = "relu"
     """activation of the classifiers: relu, gelu, silu or tanh"""
     hidden: Count = 128
@@ -92,7 +93,7 @@ def _polynomial(options: PolynomialOptions) -> None:
     tables, pictures, summary = measured(options)
     for name, value in summary.items():
         print(f"{name:52s} {value}")
-    made = {**asdict(options), "out": options.out.name}
+    made = {**asdict(options), "out": options.out.name, "data": Path(options.data).name}
     if options.training is not None:
         made["training"] = options.training.name
     record = {"options": made, "summary": summary}

@@ -1,4 +1,4 @@
-"""How every command runs: its options are read, its errors become exit codes, signals stop it.
+"""Run a command: read its options, turn errors into exit codes, stop at signals.
 
 A command ends with 0 when it is done, 2 when it was used wrongly, 1 when it failed, and 128 plus
 the signal's number when it was interrupted: 130 by Ctrl-C, 143 by SIGTERM.

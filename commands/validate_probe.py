@@ -43,7 +43,7 @@ class ValidateOptions:
     surrogate: Literal["no", "beside", "instead"] = "no"
     """use a quadratic surrogate beside a ReLU agent, or instead of it"""
     layer: str = "block2"
-    """layer whose output is probed and edited"""
+    """layer whose output is probed and edited; auto chooses it on the fitting levels"""
     concept: str = "cheese_presence"
     """concept that the probe reads"""
     sizes: Annotated[Sizes, tyro.conf.arg(name="")] = field(default_factory=Sizes)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whoever else writes them."""
+"""Write files completely or not at all, whoever else writes them."""
 
 from __future__ import annotations
 

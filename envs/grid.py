@@ -1,4 +1,4 @@
-"""Cells of a grid, and what can be said of walls alone: which are free, and how far apart."""
+"""Cells of a grid, and what follows from its walls: which cells are free, and how far apart."""
 
 from __future__ import annotations
 

@@ -166,7 +166,14 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         env_name: one of `GAMES`; `gymnasium.make_vec` knows it from the id.
         num_envs: number of copies.
         num_threads: the simulator's threads.
-        levels, order, mode, num_levels, start_level, seed, render_mode, options: as `ProcgenEnv`'s.
+        levels: as of `ProcgenEnv`, and so are the arguments below.
+        order: of given levels.
+        mode: distribution mode.
+        num_levels: number of levels; 0 for all.
+        start_level: seed of the first.
+        seed: of the order of levels.
+        render_mode: what `render` returns.
+        options: the game's other options.
 
     Raises:
         ValueError: an argument is not accepted; the message lists what is.

@@ -41,9 +41,10 @@ class Heist(Value):
     lock is a wall until its colour's key is held, and disappears when touched. Motion is
     continuous: the agent is anywhere in its cell, and has a speed.
 
-    Two heists are equal when they look and go on equally (the time that has passed apart): same
-    grid, agent, things, held keys, background and mode. Make one with `from_seed`, `from_bytes` or
-    `from_array`, others by the `with_...` methods; none of them changes the heist it is called on.
+    Two heists are equal when they look the same and continue in the same way, apart from the time
+    passed: same grid, agent, things, held keys, background and mode. Make one with
+    `from_seed`, `from_bytes` or `from_array`, and others by the `with_...` methods, none of which
+    changes the heist it is called on.
 
     Attributes:
         grid: 51 wall, 100 space; row 0 at the bottom; read-only. Things are not in it.
@@ -94,7 +95,7 @@ class Heist(Value):
         """Return the level that the simulator generates from this seed, by asking it (1 ms).
 
         Raises:
-            ValueError: the seed is no level seed, or the mode not one of heist's.
+            ValueError: the seed is not a level seed, or the mode not one of heist's.
             ImportError: the simulator cannot be loaded.
         """
         state = parse(level_state("heist", seed, mode))

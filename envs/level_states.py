@@ -45,7 +45,7 @@ def level_state(env_name: str, seed: int, mode: str = "easy", **options: bool) -
     check_mode(env_name, mode)
     check_switches(options)
     if options.get("use_sequential_levels"):
-        raise ValueError("use_sequential_levels goes on to levels of its own: no level is exact")
+        raise ValueError("use_sequential_levels adds levels of its own: no level is exact")
     return _level_state(env_name, check_level_seed(seed), mode, tuple(sorted(options.items())))
 
 

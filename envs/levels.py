@@ -55,7 +55,7 @@ class Levels:
         """Return distinct random seeds of the range, the same for the same `seed`.
 
         Raises:
-            ValueError: there are not that many, or `seed` is no integer from 0 on.
+            ValueError: there are not that many, or `seed` is not an integer from 0 on.
         """
         self._check(number)
         return list(islice(self.shuffled(seed), number))
@@ -64,7 +64,7 @@ class Levels:
         """Yield each seed of the range once, in an order that is the same for the same `seed`.
 
         Raises:
-            ValueError: `seed` is no integer from 0 on.
+            ValueError: `seed` is not an integer from 0 on.
         """
         if not is_whole(seed) or seed < 0:
             raise ValueError(f"the seed of an order is an integer from 0 on, got {seed!r}")

@@ -91,7 +91,7 @@ class Maze(Value):
         """Return the level that the simulator generates from this seed, without asking it.
 
         Raises:
-            ValueError: the seed is no level seed, or the mode not one of maze's.
+            ValueError: the seed is not a level seed, or the mode not one of maze's.
         """
         check_mode("maze", mode)
         seed = check_level_seed(seed)

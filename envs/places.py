@@ -23,7 +23,7 @@ class Region(NamedTuple):
         """Return whether a cell of a maze lies in it.
 
         Raises:
-            ValueError: it is no `Cell`.
+            ValueError: it is not a `Cell`.
         """
         check_cell(cell)
         last = maze.margin + maze.maze_dim - 1
@@ -53,7 +53,7 @@ def check_place(name: str, place: Place) -> None:
 
 
 def cells_in(place: Cell | tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """Return the cells of a place that is no region."""
+    """Return the cells of a place that is not a region."""
     return (place,) if isinstance(place, Cell) else place
 
 

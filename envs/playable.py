@@ -1,4 +1,4 @@
-"""Levels that nobody can play: a fault of the simulator, found by asking it."""
+"""Levels that nobody can play, a fault of the simulator, found by trying every action."""
 
 from __future__ import annotations
 

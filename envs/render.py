@@ -112,7 +112,7 @@ def cell_to_pixels(cell: Cell, shown: Shown, pixels: int = AGENT_PIXELS) -> tupl
         Slices that are empty when the picture does not show the cell.
 
     Raises:
-        ValueError: the cell is no `Cell`, or outside of the world.
+        ValueError: the cell is not a `Cell`, or outside of the world.
     """
     check_cell(cell)
     part = window(shown)
@@ -129,7 +129,7 @@ def cell_centre(cell: Cell, shown: Shown, pixels: int = AGENT_PIXELS) -> tuple[f
     such above `pixels`.
 
     Raises:
-        ValueError: the cell is no `Cell`.
+        ValueError: the cell is not a `Cell`.
     """
     check_cell(cell)
     part, scale = window(shown), pixels / window(shown).side
@@ -195,7 +195,7 @@ def _drawn(scene: Maze | Heist | bytes, human: bool) -> Simulator:
     if isinstance(scene, bytes):
         state = parse(scene)
         modes = {MODE_CODES[mode]: mode for mode in GAMES[state.game]}
-        mode = modes.get(state.options.distribution_mode, "easy")  # refused below if it is no mode
+        mode = modes.get(state.options.distribution_mode, "easy")  # refused below if unknown
         simulator = _painter(state.game, human, mode)
         simulator.set_states([scene])
     else:

@@ -60,7 +60,7 @@ class Constraints:
         """Return whether the level of this seed satisfies them; cheap ones are asked first.
 
         Raises:
-            ValueError: the seed is no level seed, or the mode not one of maze's.
+            ValueError: the seed is not a level seed, or the mode not one of maze's.
         """
         if self.maze_dim is not None:
             least, most = self.maze_dim

@@ -51,9 +51,9 @@ class Schedule:
         options: ProcGen's switches of seeds' levels. States have their own.
 
     Raises:
-        ValueError: there are no levels, one is no level seed or no sound state of the game (its
-            place in the list is given), seeds and states are mixed, or the order is not one of the
-            two.
+        ValueError: there are no levels, one is not a level seed or not a sound state of the game
+            (its place in the list is given), seeds and states are mixed, or the order is not
+            one of the two.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ def _missing(error: Exception) -> str:
     return (
         f"the ProcGen simulator cannot be loaded: {error}. It needs the system libraries "
         "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0) "
-        "and the package procgen (Python 3.10) or procgen-mirror (Python 3.11 and 3.12)."
+        "and the extra procgen: pip install 'rlbilinear[procgen]', on Python 3.10 to 3.12 (from "
+        "3.11 on, on Linux with x86_64); elsewhere everything but the games works."
     )
 
 

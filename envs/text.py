@@ -1,4 +1,4 @@
-"""A maze as text: two characters a cell, the top row first, below a line for what is not drawn.
+"""Mazes as text: two characters per cell, the top row first, below a line for what is not drawn.
 
 The line is, for example, "maze mode=easy facing=left background=3 maze_dim=5 level_seed=8".
 """
@@ -89,7 +89,7 @@ def read(text: str) -> Drawing:
             if symbol not in _READ:
                 raise ValueError(
                     f"line {number + 1}, characters {2 * column + 1} and {2 * column + 2}: "
-                    f"{symbol!r} is no cell; accepted are "
+                    f"{symbol!r} is not a cell; accepted are "
                     f"{', '.join(map(repr, _READ))}"
                 )
             grid[row, column] = _READ[symbol]

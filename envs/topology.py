@@ -1,4 +1,4 @@
-"""The kind of a maze: in one piece, a tree, one that the game itself generates or why not."""
+"""Kinds of mazes: connected, a tree, one that the game itself could generate (or why not)."""
 
 from __future__ import annotations
 

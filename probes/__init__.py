@@ -1,11 +1,11 @@
 """Concept probes, validated causally: whether what they read is used.
 
-Of a maze agent, by editing its weights::
+Of a maze agent, by editing its weights:
 
     report = validate("maze-bimpala-compact", layer="block2")
     print(report.table())
 
-Of any policy with image observations, from arrays (docs/validate.md)::
+Of any policy with image observations, from arrays (docs/validate.md):
 
     print(ask(model, ConceptData.split("goal", "map", examples, pairs)).table())
 

@@ -1,4 +1,4 @@
-"""What an agent does in a maze: its policy in every cell, and what follows from that.
+"""Behaviour in a maze: the policy in every cell, and what follows from it.
 
 A `Field` is the policy with the mouse at every free cell of a maze. All measures of it are taken
 over the five moves, as actions with the same effect are one behaviour.

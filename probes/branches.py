@@ -21,7 +21,7 @@ from rlbilinear.edits.functional import write_eigenfilters
 
 
 def branch_name(block: nn.Module) -> str | None:
-    """Return the name that a residual block's branch has in it; None when it is no such block."""
+    """Return the name that a residual block's branch has in it; None for others."""
     if isinstance(block, BilinearBlock):
         return "bilinear"
     return list(block._modules)[-1] if isinstance(block, Residual) and len(block) else None
@@ -49,7 +49,7 @@ def steps(agent: Agent) -> list[str]:
 
 
 def branch_filters(module: nn.Module, direction: Float[Tensor, "channels"]) -> Eigenfilters | None:
-    """Return the eigenfilters by which a branch writes a direction; None if it is no quadratic."""
+    """Return the eigenfilters by which a branch writes a direction; None if not quadratic."""
     if isinstance(module, BilinearConv2d):
         return eigenfilters(module, direction)
     if type(module) is not nn.Sequential or len(module) != 2:

@@ -1,4 +1,4 @@
-"""What is ignored when a direction is followed through several layers, measured on states."""
+"""Errors of following a direction through several layers, measured on states."""
 
 from collections.abc import Iterable
 from dataclasses import replace

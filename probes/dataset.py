@@ -187,6 +187,11 @@ class States:
     observations: UInt8[np.ndarray, "n 3 64 64"]
     moves: Int[np.ndarray, "n"]
 
+    def select(self, chosen: Bool[np.ndarray, "n"]) -> "States":
+        """Return the states where ``chosen`` is true."""
+        mazes = tuple(self.mazes[index] for index in np.flatnonzero(chosen))
+        return States(mazes, self.observations[chosen], self.moves[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -204,6 +209,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.levels)
+
+    def select(self, chosen: Bool[np.ndarray, "n"]) -> "Pairs":
+        """Return the pairs where ``chosen`` is true."""
+        return Pairs(self.base.select(chosen), self.source.select(chosen), self.levels[chosen])
 
 
 def counterfactual_pairs(

@@ -1,4 +1,4 @@
-"""One direction of one layer taken apart, drawn, and written as a folder."""
+"""Decompose one direction of one layer, draw it, and write it as a folder."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What edits of an agent do to its moves, state by state, against controls of equal size."""
+"""Effects of edits on an agent's moves, state by state, against controls of equal size."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

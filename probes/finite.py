@@ -1,4 +1,4 @@
-"""Where activations leave the finite range: a bilinear network is a polynomial of high degree."""
+"""Find where activations leave the finite range: a bilinear network has a high degree."""
 
 from collections.abc import Iterable
 

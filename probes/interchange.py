@@ -65,7 +65,7 @@ def interchange_table(
         agent's outputs are not finite, patched or not, and what is measured of them is NaN.
 
     Raises:
-        ValueError: a layer that is no step of the forward pass, or a basis that does not fit it.
+        ValueError: a layer that is not a step of the forward pass, or a basis that does not fit it.
     """
     agent = as_agent(agent)
     parts: list[pd.DataFrame] = []

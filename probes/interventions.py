@@ -214,13 +214,13 @@ def logits_after(
         batch: outputs run at a time.
 
     Raises:
-        ValueError: the layer is no step of the forward pass; the message lists them.
+        ValueError: the layer is not a step of the forward pass; the message lists them.
     """
     agent = as_agent(agent)
     steps = [name for name in agent.layer_names if "." not in name and name not in HEADS]
     if layer not in steps:
         raise ValueError(
-            f"{layer!r} is no step of the forward pass; choose from {', '.join(steps)}"
+            f"{layer!r} is not a step of the forward pass; choose from {', '.join(steps)}"
         )
     rest = [agent.layer(name) for name in (*steps[steps.index(layer) + 1 :], "action_net")]
     parts = []

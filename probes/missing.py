@@ -1,4 +1,4 @@
-"""Statistics by level of measures that may be missing: where outputs are not finite.
+"""Statistics by level for measures that are missing where outputs are not finite.
 
 An average of the other states would be of an agent that nobody asked about, so there is none: the
 numbers are NaN, and a p-value 1. The share of states that have a measure stands beside them.

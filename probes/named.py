@@ -1,4 +1,4 @@
-"""Things that have names: each may be given by its name, or as the object itself."""
+"""Agents, layers and concepts, given by name or as the object itself."""
 
 from collections.abc import Iterable
 from pathlib import Path

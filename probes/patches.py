@@ -1,4 +1,4 @@
-"""What excites eigenfilters most over any number of frames: one pass, bounded memory."""
+"""The patches that excite eigenfilters most, over any number of frames, in one pass."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -257,7 +257,9 @@ def windows_through(agent: Agent, step: str) -> list[Window]:
     """
     steps = [name for name in agent.layer_names if "." not in name and name not in HEADS]
     if step not in steps:
-        raise ValueError(f"{step!r} is no step of the forward pass; choose from {', '.join(steps)}")
+        raise ValueError(
+            f"{step!r} is not a step of the forward pass; choose from {', '.join(steps)}"
+        )
     chosen = steps[: steps.index(step) + 1]
     return [each for name in chosen for each in _windows(agent.layer(name))]
 

@@ -1,4 +1,4 @@
-"""How well a probe reads its concept on held-out levels, beside the controls it must beat."""
+"""Scores of probes on held-out levels, beside the controls that they must beat."""
 
 from collections.abc import Callable
 

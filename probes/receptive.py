@@ -49,7 +49,7 @@ def grid_before(agent: Agent, layer: str) -> Grid:
     """
     steps = [name for name in agent.layer_names if "." not in name]
     if layer not in steps:
-        raise ValueError(f"{layer} is no step of the body; choose from {', '.join(steps)}")
+        raise ValueError(f"{layer} is not a step of the body; choose from {', '.join(steps)}")
     grid = Grid()
     for name in steps[: steps.index(layer)]:
         grid = _through(grid, agent.layer(name))

@@ -1,4 +1,4 @@
-"""What predicts an agent's choices: regressions on measures of the mazes, and how firm they are.
+"""Regressions of an agent's choices on measures of the mazes, and how firm they are.
 
 After "Behavioural statistics for a maze-solving agent" (Grietzer and Turner 2023), who regressed
 whether an agent takes the cheese on sixteen measures (`rlbilinear.envs.MEASURES`). Measures of one

@@ -24,6 +24,8 @@ from rlbilinear.probes.videos import Frames
 REPORT = "report.md"
 VERDICTS = ("causal", "not shown", "contradicted")
 COLUMNS = ("claim", "verdict", "effect", "low", "high", "control", "p", "decided_by")
+IN_SHORT = "In short"
+"""Title of the section that a report opens with, before the verdict."""
 SHOWN_ROWS = 24
 """Rows of a table that report.md and TensorBoard show; the CSV has them all."""
 
@@ -70,7 +72,8 @@ class ValidationReport:
             not shown, contradicted; ``effect`` with its 95 % interval ``low``, ``high``;
             ``control``: the control's effect; ``p``, corrected for the number of claims;
             ``decided_by``: the figure or table that decides. The numbers may be missing.
-        sections: the report from top to bottom; the verdict comes before them.
+        sections: the report from top to bottom; the verdict comes before them, and after one
+            that is called `IN_SHORT`.
         tables: by name; those in no section are saved all the same, as are figures and videos.
         figures: by name.
         videos: by name.
@@ -175,14 +178,14 @@ class ValidationReport:
 
     def markdown(self) -> str:
         """Return the report as a text to read from top to bottom; it links to the saved files."""
-        parts = [f"# {self.title}", "## Verdict", self._verdict_markdown()]
+        parts = [f"# {self.title}"]
         for section in self.sections:
-            parts += [f"## {section.title}", section.text]
-            for name in section.figures:
-                parts += _picture(f"figures/{name}.png", self.figures[name].caption)
-            for name in section.videos:
-                parts += _picture(f"videos/{name}.gif", self.videos[name].caption)
-            parts += [self._table_markdown(name) for name in section.tables]
+            if section.title == IN_SHORT:
+                parts += self._section_markdown(section)
+        parts += ["## Verdict", self._verdict_markdown()]
+        for section in self.sections:
+            if section.title != IN_SHORT:
+                parts += self._section_markdown(section)
         if self.agents:
             edited = [
                 f"- `agents/{name}`: {'; '.join(agent.config.edits) or 'no edits'}"
@@ -192,6 +195,14 @@ class ValidationReport:
         settings = json.dumps(self.settings, indent=2)
         parts += ["## To repeat it", _block(settings)]
         return "\n\n".join(parts) + "\n"
+
+    def _section_markdown(self, section: Section) -> list[str]:
+        parts = [f"## {section.title}", section.text]
+        for name in section.figures:
+            parts += _picture(f"figures/{name}.png", self.figures[name].caption)
+        for name in section.videos:
+            parts += _picture(f"videos/{name}.gif", self.videos[name].caption)
+        return [*parts, *(self._table_markdown(name) for name in section.tables)]
 
     @cached_property
     def _pictures(self) -> dict[str, bytes]:

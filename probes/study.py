@@ -21,6 +21,7 @@ from rlbilinear.probes.concepts import (
 )
 from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
 from rlbilinear.probes.interchange import activation_differences
+from rlbilinear.probes.layer_choice import AUTO, follow_by_layer
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layer
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.reading import fit_probe, permute_by_level, untrained
@@ -222,7 +223,7 @@ def prepare(
 
     Args:
         agent: a maze agent, or its name in the zoo, or its folder.
-        layer: a layer whose outputs are maps, or its name.
+        layer: a layer whose outputs are maps, or its name; ``auto`` chooses it on fitting pairs.
         concept: one of `CAUSAL_CONCEPTS`, or its name.
         probe: fitted at the layer already, to other levels than `envs.EVALUATION`; the usual one is
             fitted when None.
@@ -247,8 +248,10 @@ def prepare(
             f"there are no counterfactual pairs for {concept.name!r}; choose from {choices}"
         )
     layers = map_layers(agent)
-    if layer not in layers:
-        raise ValueError(f"unknown layer {layer!r}; choose from {', '.join(layers)}")
+    if layer not in (AUTO, *layers):
+        raise ValueError(f"unknown layer {layer!r}; choose from {AUTO}, {', '.join(layers)}")
+    if probe is not None and layer == AUTO:
+        raise ValueError("a probe was fitted at one layer: name it instead of auto")
     if probe is not None:
         _check_probe(probe, agent, layer)
     if surrogate is not None and not {*feeds(surrogate)} <= {*agent.layer_names}:
@@ -256,6 +259,10 @@ def prepare(
             "surrogate: its blocks are not the agent's; make it with probes.surrogate_of"
         )
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
+    each = sizes.pairs_per_level
+    fit_pairs = counterfactual_pairs(fitting, pairs_per_level=each, seed=seed + 2)
+    if layer == AUTO:
+        layer = str(follow_by_layer(agent, fit_pairs, layers, seed=seed).idxmax())
     labelled = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(
@@ -269,7 +276,6 @@ def prepare(
         )
         for offset, levels in enumerate((fitting, evaluation))
     )
-    each = sizes.pairs_per_level
     return Study(
         agent=agent,
         concept=concept,
@@ -279,7 +285,7 @@ def prepare(
         layers=layers,
         fit=fit,
         held_out=held_out,
-        fit_pairs=counterfactual_pairs(fitting, pairs_per_level=each, seed=seed + 2),
+        fit_pairs=fit_pairs,
         pairs=counterfactual_pairs(evaluation, pairs_per_level=each, seed=seed + 3),
         absent=counterfactual_pairs(
             evaluation, pairs_per_level=each, source="absent", seed=seed + 4

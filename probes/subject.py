@@ -129,12 +129,21 @@ class Subject:
                 f"outputs: expected {self.layers[layer]} of each state at {layer}, "
                 f"got {tuple(outputs.shape[1:])}"
             )
-        if layer not in self._parts:
-            self._parts[layer] = _after(self._root, self._graph, self._nodes[layer])
-        rest = self._parts[layer]
+        rest = self.after(layer)
         like = next(self.policy.parameters())
         with torch.no_grad():
             return torch.cat([rest(x.to(like).clone()) for x in outputs.split(batch)])
+
+    def after(self, layer: str) -> fx.GraphModule:
+        """Return what comes after a layer: from its outputs to the logits, with gradients.
+
+        Raises:
+            ValueError: unknown layer.
+        """
+        self.check_layer(layer)
+        if layer not in self._parts:
+            self._parts[layer] = _after(self._root, self._graph, self._nodes[layer])
+        return self._parts[layer]
 
     def can_edit(self, layer: str) -> bool:
         """Whether a linear map of the layer's output can be written into the weights."""

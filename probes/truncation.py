@@ -1,4 +1,4 @@
-"""How play depends on how much of a decomposition is kept, added to it as a table and a figure."""
+"""Play against the number of eigenvectors kept, added to a decomposition as table and figure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

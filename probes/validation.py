@@ -19,10 +19,12 @@ from rlbilinear.agents.folder import provenance
 from rlbilinear.envs import EVALUATION, FITTING, generate_maze
 from rlbilinear.envs.state import WALL
 from rlbilinear.probes.concepts import ConceptLike, cheese_presence
+from rlbilinear.probes.layer_choice import AUTO, RULE
 from rlbilinear.probes.named import AgentLike, LayerLike
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.report import Section, ValidationReport
 from rlbilinear.probes.steps.ablating import ablate_directions
+from rlbilinear.probes.steps.in_short import in_short
 from rlbilinear.probes.steps.locating import locate_concept
 from rlbilinear.probes.steps.playing import play_edited
 from rlbilinear.probes.steps.reading import read_concept
@@ -62,7 +64,8 @@ def validate(
     Args:
         agent: a maze agent, or its name in the zoo, or its folder.
         probe: fitted at the layer; the usual one is fitted when None.
-        layer: a layer whose outputs are maps, or its name.
+        layer: a layer whose outputs are maps, or its name; ``auto`` chooses it on the fitting
+            pairs (`probes.layer_choice`).
         concept: what the probe reads, or its name.
         sizes: how many levels and states.
         seed: of everything random.
@@ -96,10 +99,13 @@ def validate(
     claims = [claim for part in parts for claim in part.claims]
     repeated = repeated_mazes(FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels))
     parts.append(_rules(claims, sizes, repeated))
+    verdict = by_direction(judge(claims))
+    parts.insert(0, in_short(study, name, verdict, parts[0].tables["probe-by-layer"]))
     settings = {
         **provenance(),
         "agent": name,
         "layer": study.layer,
+        "layer_rule": RULE if layer == AUTO else "given",
         "concept": study.concept.name,
         "seed": seed,
         "sizes": asdict(sizes),
@@ -114,7 +120,7 @@ def validate(
     return ValidationReport(
         title=f"Does {name} use what a probe for {study.concept.name} reads at {study.layer}?",
         settings=settings,
-        verdict=by_direction(judge(claims)),
+        verdict=verdict,
         sections=tuple(part.section for part in parts),
         tables=_merged(parts, "tables"),
         figures=_merged(parts, "figures"),

@@ -1,4 +1,4 @@
-"""What a decomposed direction does in play, drawn: what excites it, one state explained."""
+"""Drawings of a decomposed direction in play: what excites it, and one state explained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

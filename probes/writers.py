@@ -133,7 +133,7 @@ def _writers(
 
 def _skip_matrix(name: str, skip: nn.Conv2d) -> Float[Tensor, "channels channels"]:
     if skip.kernel_size != (1, 1) or skip.bias is not None:
-        raise ValueError(f"the skip of {name} is no plain 1x1 convolution but {skip}")
+        raise ValueError(f"the skip of {name} is not a plain 1x1 convolution but {skip}")
     return skip.weight.detach().cpu().double()[:, :, 0, 0]
 
 

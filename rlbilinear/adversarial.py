@@ -1,4 +1,4 @@
-"""Attacks read off the weights: what to add to an input, or take from it, to change the output.
+"""Attacks read from the weights: what to add to an input, or remove, to change the output.
 
 No gradient and no data: masks come from the eigenvectors of every class's quadratic form, removed
 directions from the singular vectors of a linear map. `attack_curve` sets a mask beside Gaussian

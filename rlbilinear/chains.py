@@ -1,4 +1,4 @@
-"""Eigenvector chains: a direction of a deep network followed down through its bilinear layers.
+"""Eigenvector chains: follow a direction of a deep network down through its bilinear layers.
 
 One direction ``u`` of a layer's output is a quadratic form; its eigenvectors are directions of what
 comes in, and so on down. In convolutions an eigenfilter covers several channels and taps: its

@@ -1,4 +1,4 @@
-"""Checks of arguments and of scores: what was given and what is accepted, in one sentence."""
+"""Checks of arguments and scores; messages say what was given and what is accepted."""
 
 from collections.abc import Sequence
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlbilinear.checks import check_whole, likeliest
+from rlbilinear.family import FormFamily
 from rlbilinear.layers import BilinearLinear
-from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.spectrum import to_double
 from rlbilinear.stack import BilinearStack, Stage
 from rlbilinear.tensor import BilinearTensor
@@ -99,10 +99,12 @@ class BilinearClassifier(nn.Module):
             )
         return self.tensor().with_inputs(to_double(self.embedding.weight))
 
-    def class_forms(self) -> list[QuadraticForm]:
-        """Return every logit as a form of what goes into the last bilinear layer."""
-        tensor = self.tensor()
-        return [tensor.quadratic_form(row) for row in torch.eye(tensor.out_features)]
+    def class_forms(self) -> FormFamily:
+        """Return every logit as a form of what goes into the last bilinear layer.
+
+        ``class_forms()[i]`` is class i's; ``class_forms().eigh()`` decomposes all of them together.
+        """
+        return self.tensor().quadratic_forms()
 
 
 @dataclass(frozen=True)

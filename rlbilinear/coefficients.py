@@ -55,7 +55,7 @@ def quadratic_form(p: PolynomialTerms, direction: Float[Tensor, "outputs"]) -> Q
     """Return ``x -> direction . p(x)``, as `Polynomial.quadratic_form` says."""
     if p.degree > 2:
         raise ValueError(
-            f"a polynomial of degree {p.degree} is no quadratic form; "
+            f"a polynomial of degree {p.degree} is not a quadratic form; "
             "take .truncate(2).quadratic_form(direction), the best quadratic"
         )
     direction = as_direction(direction, p.out_features, "outputs").to(p.bias)

@@ -231,7 +231,7 @@ def load_polynomial(path: str | Path, device: str = "cpu") -> Polynomial:
     with safe_open(path, "pt", device=device) as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} is no polynomial written by save_polynomial")
+            raise ValueError(f"{path} is not a polynomial written by save_polynomial")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     geometry = json.loads(metadata["geometry"])
     activation = json.loads(metadata["activation"])

@@ -1,4 +1,4 @@
-"""How much of a network's variance each order of its approximant explains, under the Gaussian.
+"""R² of approximants under the Gaussian: the share of the variance that each order explains.
 
 Orders are uncorrelated, and those of two units meet only in the same order: with the correlation
 ``rho`` of their ``t``, ``E[he_n(t) he_n(t')] = rho^n``. So the variance of order n of output k is

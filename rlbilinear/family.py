@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlbilinear.checks import check_whole
 from rlbilinear.factors import Factors
-from rlbilinear.quadratic import QuadraticForm, as_affine_map
+from rlbilinear.quadratic import QuadraticForm, as_affine_map, check_pairs
 from rlbilinear.spectrum import Spectrum
 
 
@@ -102,22 +101,24 @@ class FormFamily:
         norms = gram.diagonal().clamp(min=0).sqrt()
         return gram / torch.outer(norms, norms)
 
-    def eigh(self, k: int | None = None) -> tuple[Spectrum, ...]:
-        """Decompose all forms, as `QuadraticForm.eigh` does, sharing one QR.
+    def eigh(
+        self, k: int | None = None, *, dtype: torch.dtype = torch.float64
+    ) -> tuple[Spectrum, ...]:
+        """Decompose all forms, as `QuadraticForm.eigh` does, sharing one QR; small ones together.
 
         Args:
             k: at most so many pairs of each, the largest; all up to the numerical rank when None.
+            dtype: as for `QuadraticForm.eigh`.
 
         Raises:
-            ValueError: ``k`` is negative.
+            ValueError: ``k`` is no whole number from 0 on, or another dtype.
             RuntimeError: Lanczos did not converge.
         """
-        if k is not None:
-            check_whole(0, k=k)
-        used = self.weights.any(0)
-        which = slice(None) if used.all() else used  # a slice copies nothing
-        factors = Factors.of(self.left[which], self.right[which])
-        return tuple(factors.spectrum(weight, k) for weight in self.weights[:, which])
+        check_pairs(k, dtype)
+        left, right, weights = self.left, self.right, self.weights
+        if not weights.all() and not (used := weights.any(0)).all():
+            left, right, weights = left[used], right[used], weights[:, used]
+        return Factors.of(left, right, matrices=len(self), dtype=dtype).spectra(weights, k)
 
     def pullback(
         self, matrix: Float[Tensor, "inputs new"], offset: Float[Tensor, "inputs"] | None = None

@@ -83,7 +83,7 @@ class ImageForm:
             return self.apply(x.reshape(1, *self.shape)).flatten()
 
         sizes = self.left.flatten(1).norm(dim=1) * self.right.flatten(1).norm(dim=1)
-        tolerance = rounding(size, (self.weight * sizes[:, None, None]).norm())
+        tolerance = rounding(size, (self.weight * sizes[:, None, None]).norm()).item()
         return lanczos(apply, size, k, tolerance=tolerance, like=self.weight)
 
     @property

@@ -67,8 +67,8 @@ def lanczos(apply: Apply, size: int, k: int, *, tolerance: float, like: Tensor) 
             break
     else:
         raise RuntimeError(f"Lanczos still finds larger eigenvalues after {ROUNDS} rounds")
-    order = np.argsort(-values, kind="stable")  # the order in which ties stay
-    sorted_values = torch.from_numpy(values[order]).to(like)
+    order = np.argsort(values, kind="stable")
+    order = order[by_size(values[order])]
+    order = order[np.abs(values[order]) > tolerance][:k]
     rows = torch.from_numpy(vectors.T[order]).to(like)
-    chosen = by_size(sorted_values, tolerance)[:k]
-    return Spectrum(sorted_values[chosen], fix_signs(rows[chosen]))
+    return Spectrum(torch.from_numpy(values[order]).to(like), fix_signs(rows))

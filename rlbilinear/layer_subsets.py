@@ -1,4 +1,4 @@
-"""Networks beside those some of whose layers are polynomials: every subset of layers, compared."""
+"""Replace every subset of a network's layers by polynomials, and compare the outputs."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence

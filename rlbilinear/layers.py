@@ -82,7 +82,8 @@ class BilinearLinear(nn.Module):
         Raises:
             ValueError: the directions are not ``(n, out_features)`` or not finite.
         """
-        directions = as_directions(directions, self.out_features, "outputs")
+        if directions is not None:
+            directions = as_directions(directions, self.out_features, "outputs")
         return _forms(self.left, self.right, self.down, directions)
 
 
@@ -190,7 +191,8 @@ class BilinearConv2d(nn.Module):
             ValueError: the directions are not ``(n, out_channels)`` or not finite, or ``left`` or
                 ``right`` was replaced by a convolution of several groups or another padding mode.
         """
-        directions = as_directions(directions, self.out_channels, "output channels")
+        if directions is not None:
+            directions = as_directions(directions, self.out_channels, "output channels")
         for conv in (self.left, self.right):
             if conv.groups != 1 or conv.padding_mode != "zeros":
                 raise ValueError(f"expected one group, zero-padded; got {conv}")
@@ -224,17 +226,26 @@ Affine = nn.Linear | nn.Conv2d
 
 
 def _forms(
-    left: Affine, right: Affine, down: Affine | None, directions: Float[Tensor, "n outputs"]
+    left: Affine,
+    right: Affine,
+    down: Affine | None,
+    directions: Float[Tensor, "n outputs"] | None,
 ) -> FormFamily:
-    """``directions @ down((W x + b) * (V x + c))`` as forms of ``x`` (a flat patch for a conv)."""
-    w, b = _weight_and_bias(left)
-    v, c = _weight_and_bias(right)
-    directions = directions.to(w)
+    """``directions @ down((W x + b) * (V x + c))`` as forms of ``x`` (a flat patch for a conv).
+
+    Of every output when there are no directions.
+    """
+    w, v = (to_double(each.weight).flatten(1) for each in (left, right))
     if down is None:
-        weights, constants = directions, directions.new_zeros(len(directions))
+        weights = torch.eye(len(w)).to(w) if directions is None else directions.to(w)
+        constants = weights.new_zeros(len(weights))
     else:
-        p, e = _weight_and_bias(down)
-        weights, constants = directions @ p, directions @ e
+        weights, constants = _weight_and_bias(down)
+        if directions is not None:
+            weights, constants = directions.to(w) @ weights, directions.to(w) @ constants
+    if left.bias is None and right.bias is None:
+        return FormFamily(w, v, weights, w.new_zeros(len(weights), w.shape[1]), constants)
+    b, c = _weight_and_bias(left)[1], _weight_and_bias(right)[1]
     linears = (weights * c) @ w + (weights * b) @ v
     return FormFamily(w, v, weights, linears, weights @ (b * c) + constants)
 

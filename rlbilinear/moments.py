@@ -165,6 +165,8 @@ def hermite_coefficients(
 
     In closed form for relu, leaky_relu, exact gelu and identity, to 1e-12 of the terms that make
     up ``c_n`` as far out as ``mean / std = -37``; else by quadrature to about 1e-14 of ``E|g|``.
+    What lies below 2^-1022 on the way, where float64 has fewer digits, is exact only up to some
+    multiples of its smallest number, 2^-1074, times ``std sqrt(n!)``.
 
     Args:
         activation: a name of `ACTIVATIONS`, a module, or an elementwise function.

@@ -1,6 +1,7 @@
 """The standard normal distribution, accurate in relative terms however far out in its tails.
 
-To 1e-12 as long as it can be written in float64, to about 37 standard deviations.
+To 1e-12 as long as it can be written in float64, to about 37 standard deviations; what is below
+2^-1022, where float64 has fewer digits, to a few multiples of its smallest number, 2^-1074.
 ``torch.special.ndtr`` is accurate in absolute terms only: its value at -9 is 0.
 """
 

@@ -1,4 +1,4 @@
-"""Which part of an input a position of a later map reads: rectangles through layers, exactly."""
+"""Receptive fields: the rectangle of an input that a position of a later map reads, exactly."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How sparse a spectrum is, and how far the eigenvectors of one output serve another."""
+"""Sparsity of spectra, and how well the eigenvectors of one output explain another."""
 
 from collections.abc import Sequence
 

@@ -2,9 +2,13 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+_LAST_BITS = {"float64": 22, "float32": 6}
+"""The last bits by which numbers may differ that are of one size but for rounding, by dtype."""
 
 
 class Spectrum(NamedTuple):
@@ -22,19 +26,22 @@ class Spectrum(NamedTuple):
         return self.values.to(x) * (x @ self.vectors.to(x).T) ** 2
 
 
-def rounding(size: int, scale: Float[Tensor, ""]) -> float:
-    """Return up to what eigenvalues of a matrix of that size and norm are rounding errors."""
-    return size * torch.finfo(torch.float64).eps * scale.item()
+def rounding(size: int, scale: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return up to what eigenvalues of matrices of that size and norm are rounding errors."""
+    return size * torch.finfo(scale.dtype).eps * scale
 
 
-def by_size(values: Float[Tensor, "n"], tolerance: float) -> Tensor:
-    """Return the indices of values above the tolerance, by magnitude descending.
+def by_size(values: Float[np.ndarray, "*batch n"]) -> Int[np.ndarray, "*batch n"]:
+    """Return the indices of ascending values by magnitude descending.
 
-    What is of one size but for rounding keeps its order.
+    What is of one size but for rounding, as the pairs ±value, goes from the last to the first: by
+    sign, positive ones before.
     """
-    magnitude = values.abs().log().round(decimals=9)
-    order = magnitude.argsort(descending=True, stable=True)
-    return order[values[order].abs() > tolerance]
+    last = _LAST_BITS[values.dtype.name]
+    # Numbers that are not negative are ordered as their bits are.
+    bits = np.abs(values).view(f"i{values.itemsize}")
+    rounded = (bits + (1 << (last - 1))) >> last
+    return rounded.argsort(axis=-1, kind="stable")[..., ::-1]
 
 
 def fix_signs(vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
@@ -44,9 +51,17 @@ def fix_signs(vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
 
 def sign_gauge(vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k 1"]:
     """Return the sign of each row's entry of largest magnitude (the first of equal ones)."""
-    size = vectors.abs()
-    largest = size >= (1 - 1e-9) * size.amax(1, keepdim=True)
-    return vectors.gather(1, largest.to(torch.uint8).argmax(1, keepdim=True)).sign()
+    lowest, highest = (each.numpy(force=True) for each in vectors.aminmax(dim=1))
+    slack = 2.0 ** (_LAST_BITS[highest.dtype.name] - np.finfo(highest.dtype).nmant)
+    both = highest + lowest
+    signs = np.sign(both)
+    equal = np.abs(both) <= slack * (highest - lowest)
+    if equal.any():
+        rows = vectors[torch.from_numpy(equal)].numpy(force=True)
+        size = np.abs(rows)
+        first = (size >= (1 - slack) * size.max(1, keepdims=True)).argmax(1, keepdims=True)
+        signs[equal] = np.sign(np.take_along_axis(rows, first, 1))[:, 0]
+    return torch.from_numpy(signs).to(vectors)[:, None]
 
 
 def as_double(tensor: Tensor) -> Tensor:

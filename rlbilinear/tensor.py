@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlbilinear.convolution import geometry
+from rlbilinear.family import FormFamily
 from rlbilinear.layers import BilinearConv2d, BilinearLinear
-from rlbilinear.quadratic import QuadraticForm, as_direction
+from rlbilinear.quadratic import QuadraticForm, as_direction, as_directions
 from rlbilinear.spectrum import to_double
 
 Bilinear = TypeVar("Bilinear", bound=BilinearLinear | BilinearConv2d)
@@ -114,6 +115,18 @@ class BilinearTensor:
         return QuadraticForm(
             self.left, self.right, u @ self.down, u @ self.linear, u @ self.constant
         )
+
+    def quadratic_forms(self, directions: Float[Tensor, "n outputs"] | None = None) -> FormFamily:
+        """Return the forms of several directions, of every output when None.
+
+        Raises:
+            ValueError: the directions are not ``(n, out_features)`` or not finite.
+        """
+        down, linear, constant = self.down, self.linear, self.constant
+        if directions is not None:
+            mix = as_directions(directions, self.out_features, "outputs").to(down)
+            down, linear, constant = mix @ down, mix @ linear, mix @ constant
+        return FormFamily(self.left, self.right, down, linear, constant)
 
     def matrices(self) -> Float[Tensor, "outputs inputs inputs"]:
         """Build the dense tensor: for small layers and the curious."""

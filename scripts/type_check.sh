@@ -4,13 +4,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 python=$PWD/${1:-.venv/bin/python}
-tree=build/types
-rm -rf $tree
-mkdir -p $tree/rlbilinear
-ln -s "$PWD"/rlbilinear/* $tree/rlbilinear/
-for package in envs agents probes testing studies benchmarks commands; do
-    ln -s "$PWD/$package" $tree/rlbilinear/
-done
-ln -s "$PWD/scripts" $tree/
-cd $tree
+sh scripts/package_tree.sh
+cd build/types
 "$python" -m mypy --config-file "$OLDPWD/pyproject.toml" --cache-dir "$OLDPWD/.mypy_cache" -p rlbilinear -p scripts

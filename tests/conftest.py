@@ -29,6 +29,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Seed what draws without a generator of its own; fixtures of modules too are made after it."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

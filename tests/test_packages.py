@@ -18,21 +18,23 @@ FOLDERS = {
     "rlbilinear": "rlbilinear",
     "envs": "rlbilinear.envs",
     "agents": "rlbilinear.agents",
+    "language": "rlbilinear.language",
     "probes": "rlbilinear.probes",
     "testing": "rlbilinear.testing",
     "studies": "rlbilinear.studies",
     "benchmarks": "rlbilinear.benchmarks",
     "commands": "rlbilinear.commands",
 }
-MATHS, ENVS, AGENTS, PROBES = list(FOLDERS)[:4]
+MATHS, ENVS, AGENTS, LANGUAGE, PROBES = list(FOLDERS)[:5]
 MAY_IMPORT = {
     MATHS: set(),
     ENVS: set(),
     AGENTS: {MATHS, ENVS},
+    LANGUAGE: {MATHS, AGENTS},
     PROBES: {MATHS, ENVS, AGENTS},
     "testing": {MATHS, ENVS, AGENTS},
     "studies": {MATHS, ENVS, AGENTS, PROBES},
-    "benchmarks": {MATHS, ENVS, AGENTS, PROBES},
+    "benchmarks": {MATHS, ENVS, AGENTS, LANGUAGE, PROBES},
     "commands": set(FOLDERS),
 }
 ENTRY = ROOT / MATHS / "__main__.py"

@@ -1,4 +1,4 @@
-"""How the runs of a comparison were made: in what they differ, and which differ from the rest."""
+"""The options of a comparison's runs: where they differ, and which runs differ from the rest."""
 
 import json
 from collections import Counter

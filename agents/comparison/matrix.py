@@ -66,7 +66,7 @@ def variant(label: str) -> Variant:
             )
         given[key] = _value(value)
     if not name or "/" in label or label.startswith("."):
-        raise ValueError(f"{label!r} is no architecture's name")
+        raise ValueError(f"{label!r} is not an architecture's name")
     training = {key: value for key, value in given.items() if key in OWN}
     others = {key: value for key, value in given.items() if key not in OWN}
     return Variant(label, name, training, others)

@@ -1,4 +1,4 @@
-"""The report in words: what was compared, the results, and what they leave open."""
+"""The report as text: what was compared, the results, and what remains open."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

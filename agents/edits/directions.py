@@ -274,8 +274,8 @@ def scale_read(module: nn.Module, direction: Directions, factor: float) -> nn.Mo
         return project_input(module, direction, factor)
     raise ValueError(
         f"the next layer is a {type(module).__name__}, which does not read through weights alone, "
-        "so scaling a direction before it is no edit of weights; choose another layer, or scale "
-        "the activation with rlbilinear.probes.interventions"
+        "so scaling a direction before it cannot be an edit of weights; choose another layer, or "
+        "scale the activation with rlbilinear.probes.interventions"
     )
 
 

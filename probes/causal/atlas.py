@@ -1,4 +1,4 @@
-"""All concepts at all layers of agents: what can be read where, and what of it is used.
+"""All concepts at all layers of agents: what can be read, and what of it is used.
 
 atlas(["maze-bimpala-compact"], ["cheese", "wall"], out="runs/atlas").report.save("runs/report")
 

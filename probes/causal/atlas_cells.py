@@ -1,4 +1,4 @@
-"""What the cells of an atlas say together: verdicts, a table, one picture an agent.
+"""The cells of an atlas together: verdicts, a table, and one picture per agent.
 
 A cell is the file that one agent, concept, layer and rank was answered in.
 """

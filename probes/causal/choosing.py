@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,22 @@ def candidate_layers(subject: Subject, data: ConceptData) -> tuple[str, ...]:
     rows, columns = data.fit.labels.shape[1:]
     sizes = {name: subject.layers[name][1:] for name in subject.maps}
     return tuple(name for name, (h, w) in sizes.items() if 2 * h >= rows and 2 * w >= columns)
+
+
+def where_to_ask(
+    subject: Subject, data: ConceptData, layer: str, rank: int | Literal["auto"]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the layers and ranks that `choose` has to choose among.
+
+    Raises:
+        ValueError: a layer or rank that cannot be; the message says what can.
+    """
+    allowed = candidate_layers(subject, data)
+    if layer != "auto" and layer not in allowed:
+        raise ValueError(f"layer: choose from auto, {', '.join(allowed)}; got {layer!r}")
+    if rank != "auto" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        raise ValueError(f"rank: expected auto or a number from 1 on, got {rank!r}")
+    return allowed if layer == "auto" else (layer,), RANKS if rank == "auto" else (rank,)
 
 
 def choose(

@@ -127,7 +127,7 @@ def game_data(
         seed=seed,
         tries=TRIES,
     )
-    # On few states another concept may have one value only: then it is no control.
+    # On few states another concept may have one value only: then it is not a control.
     constant = data.other is not None and (data.other == data.other.flat[0]).all()
     return replace(data, other=None) if constant else data
 

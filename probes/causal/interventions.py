@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,11 @@ def follows(log_p: LogBehaviour, wanted: Int[np.ndarray, "n"]) -> Float[np.ndarr
     """Return whether the likeliest behaviour is the wanted one; NaN where nothing is finite."""
     right = (log_p.argmax(1).numpy() == wanted).astype(float)
     return np.where(log_p.isnan().any(1).numpy(), np.nan, right)
+
+
+def moved(before: LogBehaviour, after: LogBehaviour) -> Float[np.ndarray, "n"]:
+    """Return the total variation between two policies, state by state."""
+    return ((before.exp() - after.exp()).abs().sum(1) / 2).numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +186,29 @@ class PlaceTemplate:
             offsets = torch.arange(side, dtype=torch.float64) - RADIUS
             along.append((1 - (offset[:, None] - offsets).abs()).clamp(min=0))
         return torch.einsum("ya,xb->yxab", *along).reshape(height * width, side**2)
+
+
+def shifts(
+    at_fit: Layer, fitting: Counterfactuals, pairs: Counterfactuals
+) -> Callable[[Basis], Float[Tensor, "n positions rank"]] | None:
+    """Return how to move the concept of pairs along a subspace, by what fitting pairs tell.
+
+    None when the pairs do not say where the concept is, or which value it has.
+    """
+    if at_fit.kind != "map":
+        if pairs.base_value is None or pairs.source_value is None:
+            return None
+        return lambda basis: value_shift(at_fit.change, pairs, fitting, basis, at_fit.kind)
+    to, away = pairs.source_place, pairs.base_place
+    if to is None or away is None:
+        return None
+    _, height, width = at_fit.subject.layers[at_fit.name]
+
+    def by_place(basis: Basis) -> Tensor:
+        template = PlaceTemplate(at_fit.change, fitting, (height, width), basis)
+        return template.at(to) - template.at(away)
+
+    return by_place
 
 
 def value_shift(

@@ -6,7 +6,7 @@ stands beside controls of equal size, and must exceed all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,12 @@ from rlbilinear.probes.causal.data import ConceptData, Counterfactuals, permute_
 from rlbilinear.probes.causal.interventions import (
     Layer,
     LogBehaviour,
-    PlaceTemplate,
     ablated_in_weights,
     follows,
     log_behaviour,
+    moved,
+    shifts,
     spread,
-    value_shift,
 )
 from rlbilinear.probes.causal.subspaces import (
     Basis,
@@ -168,7 +168,7 @@ def answer(
     if data.unrelated is not None:
         outputs = subject.activations(data.unrelated.observations, [layer])[layer]
         unrelated = rows_of(outputs, data.kind)
-    template = _shifts(data, what.pairs, fitting, at_fit, subject.layers[layer])
+    template = shifts(at_fit, fitting, what.pairs)
     weights: dict[str, float | None] = {}
     for name, basis in subspaces.items():
         others = {**shared, "principal": [principal_subspace(fit_rows, basis)]}
@@ -248,8 +248,8 @@ class _Measured:
     def specific(self, name: str, basis: Basis, unrelated: Tensor, groups: np.ndarray) -> None:
         """Hold it at its mean where the concept is not, and see how far the policy moves."""
         before, after = self.layer.behaviour(unrelated), self.layer.ablate(basis, unrelated)
-        away = _moved(before, after)
-        there = _moved(self.own, self.layer.ablate(basis))
+        away = moved(before, after)
+        there = moved(self.own, self.layer.ablate(basis))
         both = np.intersect1d(groups, self.what.pairs.groups)
         without, with_it = (
             _by_group(values, of, both)
@@ -337,31 +337,6 @@ class _Measured:
         )
 
 
-def _shifts(
-    data: ConceptData,
-    pairs: Counterfactuals,
-    fitting: Counterfactuals,
-    at_fit: Layer,
-    shape: tuple[int, ...],
-) -> Callable[[Basis], Tensor] | None:
-    """Return how to move the concept along a subspace; None when the pairs do not say."""
-    if data.kind == "map":
-        if pairs.base_place is None or pairs.source_place is None:
-            return None
-        size = (shape[1], shape[2])
-
-        to, away = pairs.source_place, pairs.base_place
-
-        def by_place(basis: Basis) -> Tensor:
-            template = PlaceTemplate(at_fit.change, fitting, size, basis)
-            return template.at(to) - template.at(away)
-
-        return by_place
-    if pairs.base_value is None or pairs.source_value is None:
-        return None
-    return lambda basis: value_shift(at_fit.change, pairs, fitting, basis, data.kind)
-
-
 def _weights_check(
     subject: Subject,
     layer: str,
@@ -376,11 +351,6 @@ def _weights_check(
         return None
     in_weights = log_behaviour(edited.logits(pairs.base), data.behaviours)
     return float((in_weights.exp() - here.ablate(basis).exp()).abs().max())
-
-
-def _moved(before: LogBehaviour, after: LogBehaviour) -> Float[np.ndarray, "n"]:
-    """Return the total variation between two policies, state by state."""
-    return ((before.exp() - after.exp()).abs().sum(1) / 2).numpy()
 
 
 def _mean(values: Iterable[Float[np.ndarray, "n"]]) -> Float[np.ndarray, "n"]:

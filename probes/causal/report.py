@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
-from rlbilinear.probes.causal.choosing import RANKS, candidate_layers, choose
+from rlbilinear.probes.causal.choosing import choose, where_to_ask
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
 from rlbilinear.probes.causal.protocol import Answer, answer
 from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
-from rlbilinear.probes.report import Drawing, Section, ValidationReport
+from rlbilinear.probes.report import IN_SHORT, Drawing, Section, ValidationReport
 from rlbilinear.probes.subject import Subject, as_subject
 from rlbilinear.probes.validation import judge
 
@@ -80,16 +80,10 @@ def ask(
     subject = policy if isinstance(policy, Subject) else as_subject(policy, name=name)
     if isinstance(data, str):
         data = game_data(game_of(subject), data, fit_levels=fit_levels, levels=levels, seed=seed)
-    allowed = candidate_layers(subject, data)
-    if layer != "auto" and layer not in allowed:
-        raise ValueError(f"layer: choose from auto, {', '.join(allowed)}; got {layer!r}")
-    if rank != "auto" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        raise ValueError(f"rank: expected auto or a number from 1 on, got {rank!r}")
+    layers, ranks = where_to_ask(subject, data, layer, rank)
     if controls < 1:
         raise ValueError(f"controls: expected at least 1, got {controls}")
     with tqdm(total=2, disable=not progress, desc=data.name) as bar:
-        layers = allowed if layer == "auto" else (layer,)
-        ranks = RANKS if rank == "auto" else (rank,)
         tried, chosen, chosen_rank = choose(subject, data, layers, ranks, seed=seed)
         bar.update()
         found = answer(subject, data, chosen, chosen_rank, controls=controls, seed=seed)
@@ -178,7 +172,7 @@ def _sections(
     left_out = [f"- *{name}* was not asked: {why}." for name, why in found.left_out.items()]
     smallest = found.effects["smallest"].max()
     return (
-        Section("In short", summary(data, found, verdict), (), ("layers", "effects")),
+        Section(IN_SHORT, summary(data, found, verdict), (), ("layers", "effects")),
         Section(
             "What the claims say",
             "\n".join([*claims, *left_out])

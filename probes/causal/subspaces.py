@@ -96,7 +96,7 @@ class Reading:
         read = rows @ self.weights.T + self.offset
         if self.kind == "map":
             maps = read[..., 0].reshape(len(outputs), *outputs.shape[2:])
-            return average_precision(_to_labels(maps, labels), labels)
+            return average_precision(per_label(maps, labels), labels)
         if self.kind == "class":
             assert self.values is not None
             return (self.values[read[:, 0].argmax(1)] == labels).astype(float)
@@ -134,7 +134,7 @@ def fit_reading(outputs: Float[Tensor, "n *output"], examples: Examples, kind: K
     """
     labels = np.asarray(examples.labels)
     if kind == "map":
-        probe = LinearProbe().fit(_to_labels(outputs.cpu().numpy(), labels), labels, None)
+        probe = LinearProbe().fit(per_label(outputs.cpu().numpy(), labels), labels, None)
         return Reading(probe.direction[None], np.array([probe.intercept_]), kind)
     x = rows_of(outputs, kind)[:, 0].numpy()
     mean, scale = x.mean(0), x.std(0)
@@ -276,7 +276,7 @@ def _weights(reading: Reading) -> Basis:
     return orthonormal(torch.from_numpy(np.atleast_2d(reading.weights)).double())
 
 
-def _to_labels(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def per_label(maps: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Average maps over the areas of the labels' cells; both have y = 0 at the top."""
     (height, width), (rows, columns) = maps.shape[-2:], labels.shape[-2:]
     return area_weights(height, rows) @ maps @ area_weights(width, columns).T

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from rlbilinear.agents.edits.directions import steer
 from rlbilinear.envs import EVALUATION, Cell, Maze
-from rlbilinear.probes import figures as draw
 from rlbilinear.probes import missing
 from rlbilinear.probes.behaviour import field, vector_field
 from rlbilinear.probes.maps import cell_heatmap, vector_fields
 from rlbilinear.probes.planting import PlaceMaps, along, plantings, steering_table
 from rlbilinear.probes.report import Drawing, Section
 from rlbilinear.probes.retargeting import BiasMap, cheese_maps, retarget
+from rlbilinear.probes.steering_figure import steering_panels
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
 
@@ -112,11 +112,7 @@ def steer_to_cells(study: Study) -> StepResult:
         },
         figures={
             "steering": Drawing(
-                draw.forest(
-                    _steering_forest(summary),
-                    effect="share of states with the right move for the target",
-                    title="Sent to a planted cheese: one direction, one state, one move",
-                ),
+                steering_panels(summary, controls=tuple(CONTROLS)),
                 "How often the agent makes the move towards a cheese planted along a direction.",
             ),
             "retargeting": _retargeting(sent, mazes, example),
@@ -158,25 +154,6 @@ def _steering_summary(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _steering_forest(summary: pd.DataFrame) -> pd.DataFrame:
-    at_one = summary[summary["gain"] == 1.0].sort_values("condition")
-    conditions = at_one["condition"]
-    control = conditions.str.endswith(tuple(CONTROLS)) | conditions.isin(
-        ["no cheese", "own cheese"]
-    )
-    real = conditions == "real cheese"
-    kinds = np.select([control, real], ["control", "real cheese"], "planted")
-    return pd.DataFrame(
-        {
-            "intervention": at_one["condition"].to_numpy(),
-            "kind": kinds,
-            "effect": at_one["right"].to_numpy(),
-            "low": at_one["low"].to_numpy(),
-            "high": at_one["high"].to_numpy(),
-        }
-    )
 
 
 def _retargeting(sent: pd.DataFrame, mazes: list[Maze], example: Maze) -> Drawing:

@@ -1,15 +1,15 @@
 """Edits as values: they say what they change, print, compose, and are undone where it is possible.
 
-An edit is applied by calling it, and gives a new layer; the given one stays as it is::
+An edit is applied by calling it, and gives a new layer; the given one does not change:
 
     edit = ScaleEigenfilters(u, {0: 0.0}) | RotateOutput(u, w)  # the left one first
     edited = edit(layer)
 
-Said where, it applies to anything with named layers that can be replaced, such as an agent::
+With a place, it applies to anything with named layers that can be replaced, such as an agent:
 
     edited = edit.at("block2.bilinear")(agent)
 
-All are exact and in weights: what comes out is a layer (or agent) as any other.
+All edits are exact and change weights only: the result is a layer (or agent) like any other.
 """
 
 from rlbilinear.edits.base import Edit, Edits, NotInvertibleError, Placed

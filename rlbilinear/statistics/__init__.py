@@ -1,6 +1,6 @@
 """Intervals, tests and divergences.
 
-`levels`: the unit is the level, of which states are no independent observations. `runs`: the unit
+`levels`: the unit is the level, because states of one level are not independent. `runs`: the unit
 is the run, of which several seeds tell. `divergence`: between policies, from log-probabilities.
 """
 

@@ -1,4 +1,4 @@
-"""How far one distribution over few outcomes is from another, from their logarithms."""
+"""Kullback-Leibler divergences of distributions over few outcomes, from log-probabilities."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ def kl_divergence(
     outcome of probability 0 under p counts nothing. It is NaN where a log-probability is.
 
     Raises:
-        ValueError: a number above 0, which is no log-probability.
+        ValueError: a number above 0, which is not a log-probability.
     """
     if (log_p > ROUNDING).any() or (log_q > ROUNDING).any():
         raise ValueError(

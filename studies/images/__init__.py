@@ -1,1 +1,1 @@
-"""What `scripts/images.py` trains, measures and draws."""
+"""The study of bilinear image classifiers behind `rlbilinear images`."""

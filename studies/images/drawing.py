@@ -1,4 +1,4 @@
-"""What drawings of classifiers share: vectors as images, eigenvectors of either sign."""
+"""Shared pieces of classifier drawings: vectors as images, eigenvectors of either sign."""
 
 from collections.abc import Sequence
 

@@ -84,12 +84,12 @@ def _fit(model: BilinearClassifier, images: Images, recipe: Recipe, training: Tr
 def read(recipe: Recipe, model: BilinearClassifier) -> Trained:
     """Decompose a classifier's class forms."""
     tensor = model.pixel_tensor()
-    forms = [tensor.quadratic_form(row) for row in torch.eye(tensor.out_features)]
-    spectra = [form.eigh() for form in forms]
+    forms = tensor.quadratic_forms()
+    spectra = forms.eigh()
     values, vectors = [s.values for s in spectra], [s.vectors for s in spectra]
     if not all(map(len, values)):
         raise ValueError("the weights collapsed to zero in training: take less weight decay")
-    return Trained(recipe, model, tensor, forms, values, vectors)
+    return Trained(recipe, model, tensor, list(forms), values, vectors)
 
 
 def scores(images: Images, trained: Iterable[Trained]) -> pd.DataFrame:
@@ -292,7 +292,7 @@ def attacks(
 def masks_of(trained: Trained) -> QuadraticMasks:
     """Return the masks of a classifier: one for each class, from its embedding's side."""
     return quadratic_masks(
-        trained.model.class_forms(), embedding=trained.model.embedding.weight.detach()
+        list(trained.model.class_forms()), embedding=trained.model.embedding.weight.detach()
     )
 
 

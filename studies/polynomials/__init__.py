@@ -1,1 +1,1 @@
-"""What `scripts/polynomial.py` trains, measures and draws."""
+"""The study of polynomial approximants behind `rlbilinear polynomial`."""

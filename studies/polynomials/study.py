@@ -1,4 +1,4 @@
-"""What is measured of classifiers and their approximants: tables, without drawing.
+"""Measurements of classifiers and their approximants: tables, without drawing.
 
 A row is of one seed, so that intervals are over networks.
 """

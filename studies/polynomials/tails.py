@@ -1,4 +1,4 @@
-"""Why a closed form may misjudge a layer: its hidden units' inputs are not Gaussian."""
+"""Tails of hidden units' inputs: why a closed form may misjudge a layer."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What closed-form polynomial approximants promise, against quadrature, kernels and cubature.
+"""Identities of polynomial approximants, against quadrature, kernels and cubature.
 
 A layer's ``left`` gives the first weights of the networks, and its inputs the Gaussian. Quadrature
 is scipy's; expectations of whole networks are taken along two directions, in a product of

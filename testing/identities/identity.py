@@ -1,4 +1,4 @@
-"""What an identity is, and how an error is measured."""
+"""Identities, and how their errors are measured."""
 
 import copy
 from collections.abc import Callable

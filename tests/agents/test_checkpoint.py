@@ -293,7 +293,10 @@ CORRUPTIONS = {
     "unknown game": (setting(["game"], "chess"), "unknown game 'chess'; choose one of bigfish"),
     "true as a number": (setting(["network", "actions"], True), "network.actions must be a whole"),
     "version true": (setting(["version"], True), "version must be a whole number, got True"),
-    "not a number": (setting(["made", "score"], float("nan")), "not JSON: NaN is no JSON number"),
+    "not a number": (
+        setting(["made", "score"], float("nan")),
+        "not JSON: NaN is not a JSON number",
+    ),
     "deep": (
         lambda f: (f / "config.json").write_text("[" * 100_000),
         "not JSON",

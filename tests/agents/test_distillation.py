@@ -28,6 +28,8 @@ from rlbilinear.agents.distillation import (
     student_loss,
 )
 from rlbilinear.agents.expert import ExpertMazes
+from rlbilinear.agents.expert_heist import ExpertHeists
+from rlbilinear.agents.experts import EXPERTS
 from rlbilinear.agents.folder import locked
 from rlbilinear.agents.network import weights_of
 from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS, Run
@@ -69,7 +71,7 @@ def seen_levels(monkeypatch):
             seen.update(Maze.from_bytes(raw).level_seed for raw in self._env.get_states(which))
             return moved
 
-    monkeypatch.setattr(distillation, "ExpertMazes", Watched)
+    monkeypatch.setitem(EXPERTS, "maze", Watched)
     return seen
 
 
@@ -345,6 +347,40 @@ def test_a_run_of_another_architecture_is_not_resumed(tmp_path):
     assert agents.load(tmp_path / "run" / AGENT).config.architecture == "bimpala-compact"
 
 
+def test_a_heist_agent_is_made_resumed_and_scored(tmp_path):
+    out = tmp_path / "run"
+    options = {"game": "heist", "evaluation_levels": 2, "checkpoint_frames": 48}
+    distill(tiny(out, frames=24, **options))
+    trained = distill(tiny(out, **options), resume=True)
+    assert trained.config.game == "heist" and trained.config.made["frames"] == 48
+    assert set(trained.config.made["scores"]) == {"return", "success", "solved", "steps"}
+    loaded = agents.load(out / AGENT, device="cpu")
+    assert loaded.config.game == "heist"
+    for name, weight in weights_of(trained.policy).items():
+        assert torch.equal(weight, weights_of(loaded.policy)[name])
+    with pytest.raises(CheckpointError, match="is of heist, not of maze"):
+        distill(tiny(out, frames=96), resume=True)
+
+
+def test_a_heist_loss_uses_all_right_actions_and_the_steps_to_go():
+    agent, heists = Agent.new("impala-compact", game="heist"), ExpertHeists(8, TRAINING, 5)
+    with torch.no_grad():
+        agent.policy.action_net.weight.mul_(100)
+        losses, log_probabilities = student_loss(agent.policy, heists, tiny(Path("run")))
+        features = agent.policy.extract_features(torch.as_tensor(heists.observations))
+        values = agent.policy.value_net(features).squeeze(1).double().numpy()
+    probabilities = log_probabilities.exp().double().numpy()
+    right = heists.right
+    heists.close()
+    assert losses["actor"].item() == pytest.approx(
+        -np.log((probabilities * right).sum(1)).mean(), rel=1e-4
+    )
+    returns = 10 * 0.999 ** (heists.steps_to_go.astype(float) - 1)
+    assert losses["critic"].item() == pytest.approx(((values - returns) ** 2).mean(), rel=1e-4)
+    best = right[np.arange(8), probabilities.argmax(1)]
+    assert losses["accuracy"].item() == pytest.approx(best.mean())
+
+
 def test_a_damaged_training_state_is_refused(tmp_path):
     out = tmp_path / "run"
     distill(tiny(out, frames=8))
@@ -375,6 +411,8 @@ def test_a_damaged_training_state_is_refused(tmp_path):
     [
         ({"precision": "float16"}, r"'float16'.*float32, bfloat16"),
         ({"mode": "extreme"}, r"'extreme'.*easy, hard, memory"),
+        ({"game": "coinrun"}, "no expert plays 'coinrun'; the games with one are maze, heist"),
+        ({"game": "heist", "mode": "extreme"}, "heist has no mode 'extreme'"),
         ({"architecture": "resnet"}, r"'resnet'.*bimpala-compact"),
         ({"device": "abacus"}, r"'abacus'.*auto, cpu, cuda"),
         ({"frames": 7}, "frames must be at least one batch, 8, got 7"),
@@ -509,3 +547,15 @@ def test_ten_minutes_of_learning_carry_over_to_held_out_levels(tmp_path):
     scores = held_out_scores(agent, dataclasses.replace(options, evaluation_levels=128))
     assert scores == agent.config.made["scores"]  # the same levels by the same seeds
     assert scores["solved"] > 0.4
+
+
+def test_keeps_agents_along_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "KEPT_STEPS", 1)
+    last = distill(tiny(tmp_path / "run"))
+    kept = sorted((tmp_path / "run" / "trajectory").iterdir())
+    assert [int(place.name) for place in kept] == [0, 8, 16, 32]  # of 48 frames, 8 in a step
+    first, *_ = (agents.load(place, device="cpu") for place in kept)
+    untrained = Agent.new("bimpala-compact", seed=0, device="cpu")
+    for name, weight in untrained.policy.state_dict().items():
+        torch.testing.assert_close(first.policy.state_dict()[name], weight.half().float())
+    assert not torch.equal(last.policy.action_net.weight, first.policy.action_net.weight)

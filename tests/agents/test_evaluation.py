@@ -13,7 +13,8 @@ from rlbilinear.agents.evaluation import (
     uniform_actions,
     uniform_moves,
 )
-from rlbilinear.envs import Maze, ProcgenVecEnv, expert_moves, shortest_path, unplayable
+from rlbilinear.envs import Heist, Maze, ProcgenVecEnv, expert_moves, shortest_path, unplayable
+from rlbilinear.envs.heist_guide import HeistGuide, expert_actions
 from rlbilinear.envs.simulator import import_procgen
 
 LEVELS = range(1_000, 1_016)
@@ -73,6 +74,35 @@ class ExpertPolicy:
         logits = torch.zeros(len(observations), 15)
         for row, picture in enumerate(observations):
             logits[row, action[int(self.moves[picture.tobytes()])]] = 1.0
+        return logits
+
+
+def test_heists_are_measured_by_their_expert():
+    frame = evaluate(HeistExpert(LEVELS), LEVELS, game="heist", greedy=True, progress=False)
+    assert frame["solved"].all() and (frame["return"] == 10).all()
+    assert (frame["steps"] == frame["shortest"]).all()
+    aimless = evaluate(uniform_actions, LEVELS, game="heist", progress=False)
+    assert (aimless["shortest"] == frame["shortest"]).all()
+    assert 0 < aimless["success"].mean() < 1
+    soon = aimless["steps"] <= 2 * aimless["shortest"] + 10
+    assert (aimless["solved"] == aimless["success"] & soon).all()
+    assert "solved" in summary(aimless).index
+
+
+class HeistExpert:
+    """Acts as the expert in levels that it follows from their start."""
+
+    def __init__(self, levels):
+        self.playing = np.arange(len(levels))
+        self.guide = HeistGuide(len(levels), 9)
+        for index, level in enumerate(levels):
+            self.guide.put(index, Heist.from_seed(level))
+
+    def __call__(self, observations):
+        actions = expert_actions(self.guide.right)
+        logits = torch.eye(15)[actions[self.playing]]
+        arrived = self.guide.step(actions)
+        self.playing = self.playing[~arrived[self.playing]]
         return logits
 
 

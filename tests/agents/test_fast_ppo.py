@@ -15,8 +15,6 @@ from rlbilinear.agents import AgentPolicy, DeviceRolloutBuffer, FastPPO
 from rlbilinear.agents.precision import to_device
 from rlbilinear.envs import ProcgenVecEnv
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
 SPACES = {
     "image": spaces.Box(0, 255, (3, 6, 5), np.uint8),
     "floats": spaces.Box(-1, 1, (4,), np.float32),
@@ -348,7 +346,7 @@ def test_compiled_body_has_the_same_weights_and_is_not_saved(tmp_path):
     assert_same(plain, loaded)
 
 
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -369,7 +367,7 @@ def test_arrays_go_to_the_device_as_they_lie_in_memory(device):
     [
         ("cpu", "bfloat16", False),
         *(
-            pytest.param("cuda", precision, compiled, marks=needs_cuda)
+            pytest.param("cuda", precision, compiled, marks=pytest.mark.cuda)
             for precision in ("float32", "tf32", "bfloat16")
             for compiled in (False, True)
         ),

@@ -81,11 +81,11 @@ def test_a_zip_is_not_opened_without_consent(tmp_path):
 
 def test_what_the_zip_does_not_hold_is_refused(saved):
     folder, _, _ = saved
-    with pytest.raises(ValueError, match="body is no bimpala-compact"):
+    with pytest.raises(ValueError, match="body is not bimpala-compact"):
         load(folder / "stock.zip", gate="relu")
-    with pytest.raises(ValueError, match="body is no bimpala-compact"):
+    with pytest.raises(ValueError, match="body is not bimpala-compact"):
         load(folder / "stock.zip", pool="average")
-    with pytest.raises(ValueError, match="body is no bimpala-compact"):
+    with pytest.raises(ValueError, match="body is not bimpala-compact"):
         load(folder / "other.zip")
     with pytest.raises(ValueError, match="net_arch"):
         load(folder / "between.zip")

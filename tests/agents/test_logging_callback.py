@@ -65,8 +65,8 @@ def whole(tmp_path_factory):
 
 
 def documented():
-    """Return the tags of the table in docs/training.md, as regular expressions by kind."""
-    page = (ROOT / "docs" / "training.md").read_text()
+    """Return the tags of the table in docs/runs.md, as regular expressions by kind."""
+    page = (ROOT / "docs" / "runs.md").read_text()
     (section,) = re.findall(r"(?ms)^## What TensorBoard shows\n(.*?)(?=^## |\Z)", page)
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
     return {

@@ -123,7 +123,8 @@ def test_parts_end_where_asked(observations):
     true = agent.activations(observations, ["block1"])["block1"]
     x = inputs_of(agent, part, observations)
     torch.testing.assert_close(part.stack(x), true.double(), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"pool1 is no step .* block1, block2, block3, dense, act"):
+    wrong = r"pool1 is not a step .* block1, block2, block3, dense, act"
+    with pytest.raises(ValueError, match=wrong):
         part_to(agent, "pool1")
 
 

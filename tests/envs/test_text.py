@@ -82,7 +82,7 @@ def test_what_stands_on_what():
         ("maze mode=easy\n\n", "no drawing"),
         ("M ..\n....", r"3 to 64.*\(2, 2\)"),
         ("M ....\n........\n.", "line 2 has 4 cells of two characters each; a maze of 3 lines"),
-        ("M ..\nXX\n.", r"line 2, characters 1 and 2: 'XX' is no cell; accepted are '██'"),
+        ("M ..\nXX\n.", r"line 2, characters 1 and 2: 'XX' is not a cell; accepted are '██'"),
         ("M \n" + 99_999 * ".\n", "drawing of 100000 lines; a maze has at most 64"),
         ("....\n.\nC", "one mouse .M., got 0"),
         ("M M \n.\nC", r"got 2: \[Cell\(row=2, column=0\), Cell\(row=2, column=1\)\]"),

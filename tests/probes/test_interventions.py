@@ -142,5 +142,6 @@ def test_bad_input_is_refused(agent, observations, others):
         logits_under(
             agent, observations, [Intervention("pool1", Scale(0.0), torch.eye(CHANNELS + 1))]
         )
-    with pytest.raises(ValueError, match=r"'block1\.bilinear' is no step.*choose from stem, pool1"):
+    wrong = r"'block1\.bilinear' is not a step.*choose from stem, pool1"
+    with pytest.raises(ValueError, match=wrong):
         logits_after(agent, "block1.bilinear", torch.zeros(2, CHANNELS, 16, 16))

@@ -59,7 +59,7 @@ def test_windows_of_several_positions_and_bad_layers():
     assert grid == Grid((0.5, 0.5), (2.0, 2.0))
     assert grid.box((1, 2), (3, 1)) == (-0.5, 3.5, 5.5, 5.5)
     agent = Agent.new("bimpala-compact")
-    with pytest.raises(ValueError, match="nowhere is no step"):
+    with pytest.raises(ValueError, match="nowhere is not a step"):
         grid_before(agent, "nowhere")
     with pytest.raises(ValueError, match="a Flatten gives no maps"):
         grid_before(agent, "dense")

@@ -142,6 +142,15 @@ def test_the_folder_is_complete(report, folder):
     assert not re.search(r"\bnan\b", text)
 
 
+def test_the_report_opens_with_three_sentences_and_a_picture(report, folder):
+    text = (folder / "report.md").read_text()
+    opening = text[: text.index("## Verdict")]
+    assert "## In short" in opening and "figures/in-short.png" in opening
+    said = report.sections[0].text
+    assert said.startswith("cheese_presence ") and len(re.findall(r"\. [A-Z]", said)) == 2
+    assert said.count("causal") == 0
+
+
 def test_settings_are_json_that_says_how_to_repeat_it(folder):
     settings = json.loads((folder / "settings.json").read_text())
     assert (settings["agent"], settings["layer"], settings["seed"]) == ("small", "block2", 3)
@@ -223,7 +232,7 @@ def test_a_relu_agent_is_validated_by_its_quadratic_surrogate(
     ("options", "message"),
     [
         (["--agent", "nobody"], r"'nobody' is no folder, nor an agent of the zoo"),
-        (["--layer", "block9"], r"unknown layer 'block9'; choose from stem, pool1, block1"),
+        (["--layer", "block9"], r"unknown layer 'block9'; choose from auto, stem, pool1, block1"),
         (["--concept", "fame"], r"unknown concept 'fame'; choose from cheese_presence"),
         (["--concept", "mouse_position"], r"no counterfactual pairs for 'mouse_position'; choose"),
         (["--levels", "2"], r"levels must be at least 5, got 2"),

@@ -128,7 +128,7 @@ def test_saved_converted_and_refused(tmp_path):
         refit(fitted, x)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("kind", networks())
 def test_cuda(kind):
     network, x = networks()[kind], heavy(300)

@@ -1,4 +1,4 @@
-"""What is no number where one is expected is named, never taken for another."""
+"""What is not a number where one is expected is named, never taken for another."""
 
 import numpy as np
 import pytest

@@ -25,6 +25,10 @@ def test_its_tensors_and_forms_are_its_logits(options):
     torch.testing.assert_close(model.tensor()(embedded), logits, **CLOSE)
     forms = torch.stack([form(embedded) for form in model.class_forms()], 1)
     torch.testing.assert_close(forms, logits, **CLOSE)
+    family = model.class_forms()
+    for form, spectrum in zip(family, family.eigh(), strict=True):
+        values, vectors = spectrum
+        torch.testing.assert_close((vectors.T * values) @ vectors, form.matrix())
 
 
 def test_deep_networks_are_stacks():

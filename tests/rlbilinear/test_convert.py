@@ -192,7 +192,7 @@ def test_what_a_file_cannot_hold(tmp_path):
 
 def test_other_files_are_refused_and_a_failed_write_leaves_nothing(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors", {"format": json.dumps("pt")})
-    with pytest.raises(ValueError, match="no polynomial written by save_polynomial"):
+    with pytest.raises(ValueError, match="not a polynomial written by save_polynomial"):
         load_polynomial(tmp_path / "other.safetensors")
     p, _ = fitted("mlp", 2)
     (tmp_path / "folder").mkdir()

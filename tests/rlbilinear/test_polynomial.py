@@ -375,7 +375,7 @@ def test_float32(network):
     torch.testing.assert_close(q(x), p(x), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("make", [mlp, glu])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_cuda(make, activation):

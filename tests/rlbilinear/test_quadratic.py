@@ -168,6 +168,8 @@ def test_lanczos_finds_what_the_exact_route_does():
             exact, krylov = (form.eigh(k, method=method) for method in ("exact", "lanczos"))
             torch.testing.assert_close(krylov.values, exact.values, **CLOSE)
             torch.testing.assert_close(krylov.vectors, exact.vectors, atol=1e-8, rtol=0)
+            single = form.eigh(k, method="lanczos", dtype=torch.float32)
+            torch.testing.assert_close(single.values, krylov.values.float())
         again = form.eigh(9, method="lanczos")
         assert torch.equal(again.vectors, krylov.vectors)
 
@@ -175,7 +177,7 @@ def test_lanczos_finds_what_the_exact_route_does():
 def test_lanczos_is_chosen_for_few_pairs_of_many(monkeypatch):
     monkeypatch.setattr("rlbilinear.quadratic.CORES_BELOW", 64)
     used = []
-    monkeypatch.setattr(QuadraticForm, "_lanczos", lambda form, k: used.append(k))
+    monkeypatch.setattr(QuadraticForm, "_lanczos", lambda form, k, dtype: used.append(k))
     form = BilinearLinear(64, 1, hidden_features=32).quadratic_form(torch.ones(1))
     form.eigh(4)
     form.eigh(5)
@@ -197,12 +199,15 @@ def test_few_pairs_of_a_large_core_come_from_lanczos_on_it(sizes, monkeypatch):
         "rlbilinear.factors.lanczos", lambda *a, **k: used.append(a[1:]) or lanczos(*a, **k)
     )
     found = form.eigh(5)
+    rounded = form.eigh(5, dtype=torch.float32)
     form.eigh(6)
     form.eigh()
     form.eigh(5, method="exact")
-    assert used == [(80, 5)]
+    assert used == [(80, 5)] * 2
     torch.testing.assert_close(found.values, exact.values, **CLOSE)
     torch.testing.assert_close(found.vectors, exact.vectors, atol=1e-8, rtol=0)
+    assert rounded.vectors.dtype == torch.float32
+    torch.testing.assert_close(rounded.values.double(), exact.values, atol=1e-6, rtol=0)
 
 
 def test_cores_are_added_up_in_chunks(monkeypatch):
@@ -304,6 +309,8 @@ def test_bad_input_is_refused():
         form(torch.ones(2).long())
     with pytest.raises(ValueError, match="k must be a whole number, 0 or more"):
         form.eigh(-1)
+    with pytest.raises(ValueError, match=r"float64 or torch.float32, got torch.int64"):
+        form.eigh(dtype=torch.int64)
     with pytest.raises(ValueError, match=r"choose from auto, exact, lanczos"):
         form.eigh(method="power")
     with pytest.raises(ValueError, match="expected a k"):

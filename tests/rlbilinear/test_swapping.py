@@ -204,7 +204,7 @@ def test_a_network_in_training_mode_is_looked_at_in_evaluation_mode():
     torch.testing.assert_close(found.network(x), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("fit", ["gaussian", "inputs"])
 def test_cuda(convnet, fit):
     x = inputs(30, 2, 6, 6)

@@ -87,7 +87,7 @@ def mirror_layer(
         if rest:
             raise ValueError(
                 f"{layer} on {maps[1 + side]} positions leaves {rest} out at one side only: its "
-                "mirror image is no average-pool"
+                "mirror image is not an average-pool"
             )
         return copy.deepcopy(layer)
     if isinstance(layer, (nn.ReLU, nn.Flatten, nn.Identity)):

@@ -137,7 +137,7 @@ def check_bilinear(layer: nn.Module) -> None:
 
 
 def check_affine(layer: nn.Module) -> None:
-    """Refuse a layer that is no dense layer or convolution of one group.
+    """Refuse a layer that is not a dense layer or convolution of one group.
 
     Raises:
         TypeError: another kind of layer.

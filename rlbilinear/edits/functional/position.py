@@ -50,7 +50,7 @@ def add_bias_map(layer: nn.Module, bias: Float[Tensor, "channels height width"])
         bias: of the shape of one output.
 
     Raises:
-        TypeError: the layer is no module.
+        TypeError: the layer is not a module.
         ValueError: the bias is not finite, or not of the shape of a bias that is there already.
     """
     if not isinstance(layer, nn.Module):

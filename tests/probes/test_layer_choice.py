@@ -1,0 +1,46 @@
+"""The layer is chosen on fitting pairs, cross-fitted by level."""
+
+import numpy as np
+import pytest
+
+from rlbilinear.probes.concepts import cheese_presence
+from rlbilinear.probes.dataset import counterfactual_pairs
+from rlbilinear.probes.interchange import interchange_table
+from rlbilinear.probes.layer_choice import follow_by_layer
+from rlbilinear.probes.study import Sizes, prepare
+from rlbilinear.probes.subspaces import Subspace, difference_subspace
+
+SIZES = Sizes(
+    levels=5, fit_levels=10, states_per_level=2, pairs_per_level=2, controls=1, steered_mazes=2,
+    played_levels=2,
+)  # fmt: skip
+LAYERS = ["pool1", "block2"]
+
+
+def test_each_half_is_tried_with_the_directions_of_the_other(bilinear_agent):
+    pairs = counterfactual_pairs(range(500, 506), pairs_per_level=2, seed=0)
+    found = follow_by_layer(bilinear_agent, pairs, LAYERS, seed=1)
+    assert found.index.tolist() == LAYERS
+    order = np.random.default_rng(1).permutation(np.unique(pairs.levels))
+    for layer in LAYERS:
+        followed = []
+        for fit, tried in ((order[:3], order[3:]), (order[3:], order[:3])):
+            theirs, ours = (pairs.select(np.isin(pairs.levels, each)) for each in (fit, tried))
+            change = (
+                bilinear_agent.activations(theirs.source.observations, [layer])[layer]
+                - bilinear_agent.activations(theirs.base.observations, [layer])[layer]
+            )
+            subspace = Subspace("one", difference_subspace(change, 1))
+            table = interchange_table(bilinear_agent, ours, {layer: [subspace]})
+            followed += table["follow"].tolist()
+        assert found[layer] == pytest.approx(np.mean(followed))
+    with pytest.raises(ValueError, match="2 levels or more, got 1"):
+        follow_by_layer(bilinear_agent, pairs.select(pairs.levels == 500), LAYERS)
+
+
+def test_auto_is_the_best_of_all_layers(bilinear_agent):
+    study = prepare(bilinear_agent, "auto", cheese_presence, sizes=SIZES, progress=False)
+    found = follow_by_layer(bilinear_agent, study.fit_pairs, study.layers)
+    assert study.layer == found.idxmax()
+    with pytest.raises(ValueError, match="name it instead of auto"):
+        prepare(bilinear_agent, "auto", cheese_presence, probe=study.probe, progress=False)

@@ -115,7 +115,6 @@ def convert(options: ConvertOptions) -> None:
     unseen = (
         read_corpus(options.held_out_text).held_out if options.held_out_text else corpus.held_out
     )
-    _open(options)
     language_model = load(options.model, device=str(device))
     model, tokenizer = language_model.model, language_model.tokenizer
     count = model.config.num_hidden_layers
@@ -125,6 +124,7 @@ def convert(options: ConvertOptions) -> None:
     tokens = tokenize(tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(tokenizer, unseen, options.context), options.context)
     held_out = spread(held_out, options.held_out_windows)
+    _open(options)
     print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
     fitted = spread(windows(tokens, options.context), options.statistics_windows)
     statistics = input_statistics(model, batched(fitted, options.batch, device))

@@ -23,7 +23,7 @@ from rlbilinear.language.closed_form import input_statistics
 from rlbilinear.language.devices import find_device
 from rlbilinear.language.figures import draw_replaced, draw_training
 from rlbilinear.language.models import LanguageModel, load
-from rlbilinear.language.scoring import batched
+from rlbilinear.language.scoring import batched, logits_of, replay, score
 from rlbilinear.language.text import read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 from rlbilinear.language.transformer import TransformerConfig
@@ -186,11 +186,10 @@ def convert(options: ConvertOptions) -> None:
         pd.DataFrame(rows).to_csv(options.out / f"distillation{n}.csv", index=False)
         converted = distillation.faded(student, torch.float32)
         with torch.no_grad():
-            stored = iter(original)
-            final = replacing.score(
-                replacing.logits_of(converted),
+            final = score(
+                logits_of(converted),
                 batched(held_out, options.batch, device),
-                original=lambda _, stored=stored: next(stored),
+                original=replay(original),
             )
         row = {
             "layers": n,

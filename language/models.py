@@ -87,7 +87,8 @@ def load(name: str | Path, *, dtype: Dtype = "float32", device: str = "cpu") -> 
         model = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
     except (OSError, KeyError) as error:
         raise ValueError(f"model: cannot load {name}: {_first_line(error)}") from error
-    model = _plain(model).to(device).eval()
+    model = _plain(model)
+    model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # a wrapped method
     mlps(model)
     check_tokenizer(model, tokenizer)
     return LanguageModel(str(name), model, tokenizer)
@@ -132,7 +133,7 @@ def is_bilinear(mlp: nn.Module) -> bool:
     return isinstance(mlp, bilinear_models.BilinearLinear)
 
 
-def gated_layer(mlp: nn.Module) -> GatedLinear:
+def gated_layer(mlp: Any) -> GatedLinear:
     """Return a gated MLP as the library's layer, made of the same weights: nothing is copied.
 
     Raises:
@@ -149,7 +150,8 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:
     Raises:
         ValueError: it does.
     """
-    embeddings = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    embeddings = len(embedding.weight)
     if len(tokenizer) > embeddings:
         raise ValueError(
             f"tokenizer: it has {len(tokenizer)} tokens, the model embeds {embeddings}"

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -123,6 +123,7 @@ class BilinearTransformer(nn.Module):
         if config.tied:
             self.unembedding.weight = self.embedding.weight
         self.apply(_initialise)
+        block: Any
         for block in self.blocks:
             for out in (block.attention.out, _out(block.mlp)):
                 nn.init.normal_(out.weight, std=0.02 / (2 * config.layers) ** 0.5)
@@ -195,7 +196,7 @@ def _mlp(config: TransformerConfig) -> nn.Module:
     )
 
 
-def _out(mlp: nn.Module) -> nn.Linear:
+def _out(mlp: Any) -> nn.Linear:
     return mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
 
 

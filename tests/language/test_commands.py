@@ -25,11 +25,14 @@ def book(tmp_path_factory, text):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, book):
     out = tmp_path_factory.mktemp("runs") / "small"
-    main(
-        ["train", "--text", book, "--out", str(out), "--seeds", "2", "--steps", "12"]
-        + ["--context", "16", "--batch", "4", "--mlps", "bilinear", "relu", *SIZES, *QUIET]
-    )
+    main(train(book, out))
     return out
+
+
+def train(book, out):
+    """Return the words of a command that trains four models."""
+    runs = f"train --text {book} --out {out} --seeds 2 --steps 12 --context 16 --batch 4"
+    return [*runs.split(), "--mlps", "bilinear", "relu", *SIZES, *QUIET]
 
 
 def ends(code, capsys, *arguments):
@@ -54,22 +57,16 @@ def test_losses_have_intervals_over_seeds(trained):
 
 def test_finished_runs_resume_to_the_same_losses(trained, book):
     before = (trained / "losses.csv").read_text()
-    main(
-        ["train", "--text", book, "--out", str(trained), "--seeds", "2", "--steps", "12"]
-        + ["--context", "16", "--batch", "4", "--mlps", "bilinear", "relu", *SIZES, *QUIET]
-        + ["--resume"]
-    )
+    main([*train(book, trained), "--resume"])
     assert (trained / "losses.csv").read_text() == before
 
 
 def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     out = tmp_path / "read"
-    main(
-        ["read", "--model", str(trained / "bilinear-0"), "--text", book, "--out", str(out)]
-        + ["--layer", "1", "--tokens", "e", "--context", "16", "--windows", "60"]
-        + ["--train-windows", "100", "--features", "24", "--active", "3", "--sae-steps", "30"]
-        + ["--studied", "5", "--circuits", "1", "--places", "8", "--controls", "5", *QUIET]
-    )
+    command = f"read --model {trained / 'bilinear-0'} --text {book} --out {out} --layer 1"
+    command += " --tokens e --context 16 --windows 60 --train-windows 100 --features 24"
+    command += " --active 3 --sae-steps 30 --studied 5 --circuits 1 --places 8 --controls 5"
+    main([*command.split(), *QUIET])
     assert "logit of 'e' (layer 1): not validated" in capsys.readouterr().out
     tables = {path.stem for path in out.glob("*.csv")}
     assert tables == {"correlations", "gates", "sparsity", "truncation", "validation"}
@@ -81,12 +78,9 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
 
 def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
     out = tmp_path / "converted"
-    main(
-        ["convert", "--model", str(folder), "--text", book, "--out", str(out)]
-        + ["--context", "16", "--counts", "2", "--curve", "1", "3", "--statistics-windows", "20"]
-        + ["--held-out-windows", "8", "--regression-steps", "6", "--steps", "6", "--batch", "2"]
-        + QUIET
-    )
+    command = f"convert --model {folder} --text {book} --out {out} --context 16 --counts 2"
+    command += " --curve 1 3 --statistics-windows 20 --held-out-windows 8 --regression-steps 6"
+    main([*command.split(), "--steps", "6", "--batch", "2", *QUIET])
     alone = pd.read_csv(out / "alone.csv")
     assert set(alone["method"]) == {"zero", "mean", "linear", "quadratic", "regressed"}
     assert len(alone) == 3 * 5

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlbilinear.benchmarks.measure import Comparison, measure, measure_in_turns
@@ -85,7 +85,7 @@ def _as_fast(task: str, bilinear: object, swiglu: object, x: Tensor) -> Comparis
     )
 
 
-def _model(count: int) -> nn.Module:
+def _model(count: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=100,

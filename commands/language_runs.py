@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear.agents.folder import check_free, new_file, provenance, write_json
+from rlbilinear.agents.folder import check_free, clear, new_file, provenance, write_json
 from rlbilinear.commands.language import (
     MARKER,
     ConvertOptions,
@@ -246,5 +246,6 @@ def _open(options: TrainOptions | ConvertOptions) -> None:
             raise ValueError(f"--resume: {options.out} holds no {MARKER}")
         check_free(options.out, overwrite=options.overwrite, marker=MARKER)
         options.out.mkdir(parents=True, exist_ok=True)
+        clear(options.out, marker=MARKER)
     made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
     write_json(options.out / MARKER, {"options": made, **provenance()})

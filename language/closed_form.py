@@ -1,6 +1,6 @@
 """A model's gated MLPs approximated in closed form, by layers of the same size."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -33,7 +33,7 @@ def recording(modules: Mapping[int, nn.Module]) -> Iterator[dict[int, Activity]]
     """Keep the latest input and output of modules, by their index."""
     kept: dict[int, Activity] = {}
 
-    def keep(index: int):  # noqa: ANN202
+    def keep(index: int) -> Callable[..., None]:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
             kept[index] = Activity(arguments[0].detach(), output.detach())
 
@@ -76,17 +76,17 @@ def input_statistics(
     """
     blocks = layers(model)
     modules = {index: block.mlp for index, block in enumerate(blocks)}
-    sums: dict[int, list[Tensor | int]] = {}
+    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
     for tokens in batches:
         with recording(modules) as kept:
             model.model(input_ids=tokens, use_cache=False)
         for index, activity in kept.items():
             x = activity.inputs[:, skip:].flatten(0, 1).double()
             # Inputs are RMS-normalised: of size one, so that sums of squares do not cancel.
-            part = [len(x), x.sum(0), x.T @ x]
-            sums[index] = (
-                [a + b for a, b in zip(sums[index], part, strict=True)] if index in sums else part
-            )
+            width = x.shape[1]
+            nothing = (0, x.new_zeros(width), x.new_zeros(width, width))
+            count, total, squares = sums.get(index, nothing)
+            sums[index] = (count + len(x), total + x.sum(0), squares + x.T @ x)
     if not sums:
         raise ValueError("batches: expected at least one")
     found = {}

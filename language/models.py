@@ -87,15 +87,15 @@ def load(name: str | Path, *, dtype: Dtype = "float32", device: str = "cpu") -> 
         model = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
     except (OSError, KeyError) as error:
         raise ValueError(f"model: cannot load {name}: {_first_line(error)}") from error
-    model = _plain(model)
-    model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # a wrapped method
-    mlps(model)
-    check_tokenizer(model, tokenizer)
-    return LanguageModel(str(name), model, tokenizer)
+    plain = _plain(model)
+    plain.to(torch.device(device)).eval()  # type: ignore[arg-type]  # a wrapped method
+    mlps(plain)
+    check_tokenizer(plain, tokenizer)
+    return LanguageModel(str(name), plain, tokenizer)
 
 
-def layers(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of a Llama-class model.
+def layers(model: nn.Module) -> list[Any]:
+    """Return the blocks of a Llama-class model; each has its ``mlp``.
 
     Raises:
         ValueError: it has no ``model.layers``.
@@ -106,7 +106,7 @@ def layers(model: PreTrainedModel) -> nn.ModuleList:
             f"model: expected a Llama-class model with model.layers, got {type(model).__name__} "
             f"with {', '.join(name for name, _ in model.named_children())}"
         )
-    return found
+    return list(found)
 
 
 def mlps(model: PreTrainedModel) -> list[nn.Module]:

@@ -197,7 +197,8 @@ def _mlp(config: TransformerConfig) -> nn.Module:
 
 
 def _out(mlp: Any) -> nn.Linear:
-    return mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    out: nn.Linear = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    return out
 
 
 def _initialise(module: nn.Module) -> None:

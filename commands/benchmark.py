@@ -9,7 +9,7 @@ versions as JSON, and figures. Times are medians; on a busy machine only the rat
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import pandas as pd
 import tyro
@@ -19,15 +19,18 @@ from rlbilinear.benchmarks.measure import table
 from rlbilinear.commands.outputs import check_writable, new_file, writing
 from rlbilinear.commands.running import Command
 
-Subject = Literal["startup", "envs", "decomposition", "polynomial", "probes", "training"]
+Subject = Literal[
+    "startup", "envs", "decomposition", "polynomial", "probes", "training", "language"
+]
+DEFAULT: tuple[Subject, ...] = get_args(Subject)[:-1]
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
     """Measure speed and memory, side by side with the alternative."""
 
-    subjects: Annotated[tuple[Subject, ...], tyro.conf.Positional] = get_args(Subject)
-    """what to measure; by default everything"""
+    subjects: Annotated[tuple[Subject, ...], tyro.conf.Positional] = DEFAULT
+    """what to measure; by default everything that needs no extra: all but language"""
     out: Path | None = None
     """folder for the tables as CSV, and figures"""
 

@@ -173,6 +173,10 @@ class ReadOptions:
     """output features whose forms are compared, the most active ones"""
     circuits: Count = 3
     """gating pairs that are shown and tested"""
+    places: Count = 64
+    """of the text, at which a circuit's edits are measured; one of a window"""
+    controls: Count = 39
+    """random circuits beside each"""
     truncation: bool = True
     """cut the layer down, and measure the loss"""
     seed: Seed = 0

@@ -34,6 +34,8 @@ def read(options: ReadOptions) -> None:
         tokenize(reading.tokenizer, corpus.held_out, options.context), options.context
     )
     held_out = spread(held_out, options.windows)
+    if len(held_out) < options.places:
+        raise ValueError(f"--places: {options.places} are more than {len(held_out)} windows")
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Figure] = {}
     page: list[str] = []
@@ -62,9 +64,14 @@ def read(options: ReadOptions) -> None:
         found += gate_circuits(reading, features, tables["gates"], options.circuits)
     results = []
     for circuit, targets in found:
-        places = min(64, len(held_out))
         result = circuits.validate(
-            reading, circuit, held_out, targets, places=places, seed=options.seed
+            reading,
+            circuit,
+            held_out,
+            targets,
+            places=options.places,
+            controls=options.controls,
+            seed=options.seed,
         )
         results.append(result.table.assign(verdict=result.verdict))
         page.append(describe(reading, circuit, targets, held_out, result))

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear.agents.folder import check_free, new_file, provenance, write_json
+from rlbilinear.agents.folder import check_free, clear, new_file, provenance, write_json
 from rlbilinear.commands.language import (
     MARKER,
     ConvertOptions,
@@ -23,7 +23,7 @@ from rlbilinear.language.closed_form import input_statistics
 from rlbilinear.language.devices import find_device
 from rlbilinear.language.figures import draw_replaced, draw_training
 from rlbilinear.language.models import LanguageModel, load
-from rlbilinear.language.scoring import batched
+from rlbilinear.language.scoring import batched, logits_of, replay, score
 from rlbilinear.language.text import read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 from rlbilinear.language.transformer import TransformerConfig
@@ -115,7 +115,6 @@ def convert(options: ConvertOptions) -> None:
     unseen = (
         read_corpus(options.held_out_text).held_out if options.held_out_text else corpus.held_out
     )
-    _open(options)
     language_model = load(options.model, device=str(device))
     model, tokenizer = language_model.model, language_model.tokenizer
     count = model.config.num_hidden_layers
@@ -125,6 +124,7 @@ def convert(options: ConvertOptions) -> None:
     tokens = tokenize(tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(tokenizer, unseen, options.context), options.context)
     held_out = spread(held_out, options.held_out_windows)
+    _open(options)
     print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
     fitted = spread(windows(tokens, options.context), options.statistics_windows)
     statistics = input_statistics(model, batched(fitted, options.batch, device))
@@ -186,11 +186,10 @@ def convert(options: ConvertOptions) -> None:
         pd.DataFrame(rows).to_csv(options.out / f"distillation{n}.csv", index=False)
         converted = distillation.faded(student, torch.float32)
         with torch.no_grad():
-            stored = iter(original)
-            final = replacing.score(
-                replacing.logits_of(converted),
+            final = score(
+                logits_of(converted),
                 batched(held_out, options.batch, device),
-                original=lambda _, stored=stored: next(stored),
+                original=replay(original),
             )
         row = {
             "layers": n,
@@ -247,5 +246,6 @@ def _open(options: TrainOptions | ConvertOptions) -> None:
             raise ValueError(f"--resume: {options.out} holds no {MARKER}")
         check_free(options.out, overwrite=options.overwrite, marker=MARKER)
         options.out.mkdir(parents=True, exist_ok=True)
+        clear(options.out, marker=MARKER)
     made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
     write_json(options.out / MARKER, {"options": made, **provenance()})

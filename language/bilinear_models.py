@@ -34,7 +34,7 @@ KINDS: dict[type[PreTrainedModel], type] = {
 def _variant(base: type[PreTrainedModel], base_config: Any) -> type[PreTrainedModel]:
     """Make the classes of a model and of its configuration."""
 
-    class Config(base_config):  # type: ignore[misc]
+    class Config(base_config):
         """Adds ``bilinear_sizes``: hidden features of every bilinear layer, by its index."""
 
         model_type = f"bilinear_{base_config.model_type}"
@@ -93,9 +93,10 @@ def with_bilinear(
     }
     sizes = dict(values.pop("bilinear_sizes", None) or {})
     sizes |= {str(index): layer.hidden_features for index, layer in replacements.items()}
+    config_class: Any = variant.config_class
     made = _shallow_copy(model)
     made.__class__ = variant
-    made.config = variant.config_class(**values, bilinear_sizes=sizes)
+    made.config = config_class(**values, bilinear_sizes=sizes)
     for index, layer in replacements.items():
         made.model.layers[index].mlp = layer
     return made

@@ -1,6 +1,6 @@
 """A model's gated MLPs approximated in closed form, by layers of the same size."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -16,9 +16,9 @@ from rlbilinear.layers import BilinearLinear
 from rlbilinear.polynomial import Polynomial
 
 Fit = Literal["gaussian", "inputs"]
-LARGEST_SHIFT = 1e4
-"""A unit whose factored form would hold a larger number keeps its two products instead: above it,
-float32 loses more than its own rounding."""
+MOST_CANCELLED = 8.0
+"""A unit whose one product holds a constant this many times larger than what the unit gives keeps
+two products: the constant is subtracted again, and with it the digits, first of all bfloat16's."""
 
 
 class Activity(NamedTuple):
@@ -33,7 +33,7 @@ def recording(modules: Mapping[int, nn.Module]) -> Iterator[dict[int, Activity]]
     """Keep the latest input and output of modules, by their index."""
     kept: dict[int, Activity] = {}
 
-    def keep(index: int):  # noqa: ANN202
+    def keep(index: int) -> Callable[..., None]:
         def hook(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
             kept[index] = Activity(arguments[0].detach(), output.detach())
 
@@ -76,17 +76,17 @@ def input_statistics(
     """
     blocks = layers(model)
     modules = {index: block.mlp for index, block in enumerate(blocks)}
-    sums: dict[int, list[Tensor | int]] = {}
+    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
     for tokens in batches:
         with recording(modules) as kept:
             model.model(input_ids=tokens, use_cache=False)
         for index, activity in kept.items():
             x = activity.inputs[:, skip:].flatten(0, 1).double()
             # Inputs are RMS-normalised: of size one, so that sums of squares do not cancel.
-            part = [len(x), x.sum(0), x.T @ x]
-            sums[index] = (
-                [a + b for a, b in zip(sums[index], part, strict=True)] if index in sums else part
-            )
+            width = x.shape[1]
+            nothing = (0, x.new_zeros(width), x.new_zeros(width, width))
+            count, total, squares = sums.get(index, nothing)
+            sums[index] = (count + len(x), total + x.sum(0), squares + x.T @ x)
     if not sums:
         raise ValueError("batches: expected at least one")
     found = {}
@@ -121,8 +121,9 @@ def to_bilinear(polynomial: Polynomial) -> BilinearLinear:
 
     Every unit is a quadratic without the square of ``xi``, so it is one product and a constant,
     ``a0 + a1 t + a2 (t² - 1)/√2 + b0 xi + b1 t xi = (t + s)(b1 xi + a2 t/√2 + c) + const`` with
-    ``s = b0 / b1``. `rlbilinear.convert.to_module` takes two products a unit. A unit whose ``s``
-    is larger than `LARGEST_SHIFT` keeps two.
+    ``s = b0 / b1``. `rlbilinear.convert.to_module` takes two products a unit. A unit whose product
+    has a constant ``s c`` above `MOST_CANCELLED` times ``|a0| + |a1| + |a2|`` keeps two; in
+    SmolLM2 these are one or two in a hundred.
 
     Raises:
         ValueError: not a quadratic of a dense gated layer.
@@ -138,9 +139,12 @@ def to_bilinear(polynomial: Polynomial) -> BilinearLinear:
     t, t_bias = u.weight * u.inverse_std[:, None], -u.shift * u.inverse_std
     slope = u.factor.slope
     xi, xi_bias = u.factor.weight - slope[:, None] * t, -u.factor.shift - slope * t_bias
-    one = b0.abs() <= LARGEST_SHIFT * b1.abs()
-    s = torch.where(one, b0 / torch.where(b1 == 0, 1.0, b1), 0.0)
+    s = b0 / torch.where(b1 == 0, 1.0, b1)
     c = a1 - s * a2 * half
+    one = (s * c).abs() <= MOST_CANCELLED * (a0.abs() + a1.abs() + a2.abs())
+    one &= (b1 != 0) | (b0 == 0)
+    s = torch.where(one, s, 0.0)
+    c = torch.where(one, c, a1)
     left, left_bias = t, t_bias + s
     right = b1[:, None] * xi + (a2 * half)[:, None] * t
     right_bias = b1 * xi_bias + a2 * half * t_bias + c
@@ -151,8 +155,10 @@ def to_bilinear(polynomial: Polynomial) -> BilinearLinear:
     right = torch.cat([right, torch.zeros_like(xi[two])])
     right_bias = torch.cat([right_bias, b0[two]])
     columns = torch.cat([down, down[:, two]], 1)
-    # Products of equal size on both sides: nothing changes but rounding, and what trains.
-    size = (right.norm(dim=1) / left.norm(dim=1).clamp_min(1e-30)).sqrt().clamp(1e-4, 1e4)
+    sides = (left, right), (left_bias, right_bias)
+    # Both sides of a product get the same size: nothing changes but how they train.
+    sizes = [torch.hypot(rows.norm(dim=1), bias) for rows, bias in zip(*sides, strict=True)]
+    size = (sizes[1] / sizes[0].clamp_min(1e-30)).sqrt().clamp(1e-4, 1e4)
     with torch.device("meta"):
         layer = BilinearLinear(
             polynomial.in_features, polynomial.out_features, hidden_features=len(left), bias=True

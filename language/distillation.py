@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -162,7 +162,9 @@ def faded(student: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         for index, block in enumerate(layers(student))
         if isinstance(block.mlp, FadingMLP)
     }
-    return with_bilinear(student, found).to(dtype).eval()
+    made: Any = with_bilinear(student, found)
+    made.to(dtype).eval()
+    return cast(PreTrainedModel, made)
 
 
 def distil(

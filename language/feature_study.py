@@ -105,7 +105,8 @@ def sparsity(reading: Reading, features: Features, count: int) -> pd.DataFrame:
     """
     mlp = reading.mlp(features.layer)
     generator = torch.Generator().manual_seed(0)
-    random = SparseAutoencoder(*features.inputs.decoder.shape[::-1], None)
+    count_of, width = features.inputs.decoder.shape
+    random = SparseAutoencoder(width, count_of, None)
     rows = torch.randn(features.inputs.decoder.shape, generator=generator)
     random.decoder.data = torch.nn.functional.normalize(rows, dim=1)
     found = []

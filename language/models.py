@@ -87,14 +87,15 @@ def load(name: str | Path, *, dtype: Dtype = "float32", device: str = "cpu") -> 
         model = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **options)
     except (OSError, KeyError) as error:
         raise ValueError(f"model: cannot load {name}: {_first_line(error)}") from error
-    model = _plain(model).to(device).eval()
-    mlps(model)
-    check_tokenizer(model, tokenizer)
-    return LanguageModel(str(name), model, tokenizer)
+    plain = _plain(model)
+    plain.to(torch.device(device)).eval()  # type: ignore[arg-type]  # a wrapped method
+    mlps(plain)
+    check_tokenizer(plain, tokenizer)
+    return LanguageModel(str(name), plain, tokenizer)
 
 
-def layers(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of a Llama-class model.
+def layers(model: nn.Module) -> list[Any]:
+    """Return the blocks of a Llama-class model; each has its ``mlp``.
 
     Raises:
         ValueError: it has no ``model.layers``.
@@ -105,7 +106,7 @@ def layers(model: PreTrainedModel) -> nn.ModuleList:
             f"model: expected a Llama-class model with model.layers, got {type(model).__name__} "
             f"with {', '.join(name for name, _ in model.named_children())}"
         )
-    return found
+    return list(found)
 
 
 def mlps(model: PreTrainedModel) -> list[nn.Module]:
@@ -132,7 +133,7 @@ def is_bilinear(mlp: nn.Module) -> bool:
     return isinstance(mlp, bilinear_models.BilinearLinear)
 
 
-def gated_layer(mlp: nn.Module) -> GatedLinear:
+def gated_layer(mlp: Any) -> GatedLinear:
     """Return a gated MLP as the library's layer, made of the same weights: nothing is copied.
 
     Raises:
@@ -149,7 +150,8 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:
     Raises:
         ValueError: it does.
     """
-    embeddings = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    embeddings = len(embedding.weight)
     if len(tokenizer) > embeddings:
         raise ValueError(
             f"tokenizer: it has {len(tokenizer)} tokens, the model embeds {embeddings}"

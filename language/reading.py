@@ -79,9 +79,8 @@ class Reading:
     ) -> Iterator[tuple[Int[Tensor, "batch context"], Float[Tensor, "batch context width"]]]:
         """Yield tokens, and what goes into an MLP at each of them."""
         kept: list[Tensor] = []
-        handle = self.blocks[layer].mlp.register_forward_pre_hook(
-            lambda _, arguments: kept.append(arguments[0])
-        )
+        mlp: Any = self.blocks[layer].mlp
+        handle = mlp.register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0]))
         try:
             for tokens in batches:
                 kept.clear()
@@ -121,9 +120,9 @@ def open_model(model: nn.Module, tokenizer: Any) -> Reading:
     """
     model.eval()
     if isinstance(model, BilinearTransformer):
-        parts = (model.blocks, model.embedding, model.unembedding, model.norm, model)
+        parts: Any = (model.blocks, model.embedding, model.unembedding, model.norm, model)
     else:
-        inner = getattr(model, "model", None)
+        inner: Any = getattr(model, "model", None)
         if not all(hasattr(inner, name) for name in ("layers", "embed_tokens", "norm")):
             raise ValueError(
                 "model: expected a BilinearTransformer or a Llama-class model, got a "

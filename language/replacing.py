@@ -15,7 +15,7 @@ from rlbilinear.gaussian import Gaussian
 from rlbilinear.language.closed_form import quadratic, to_bilinear
 from rlbilinear.language.distillation import autocast
 from rlbilinear.language.models import layers
-from rlbilinear.language.scoring import Score, batched, logits_of, score
+from rlbilinear.language.scoring import Score, batched, logits_of, replay, score
 
 Replacements = Mapping[int, nn.Module]
 """Modules that stand in for MLPs, by the layer's index."""
@@ -84,13 +84,12 @@ def score_replaced(
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
 ) -> Score:
     """Score a model with modules in place of MLPs, against the original's logits."""
-    stored = iter(original)
     batch = len(original[0])
     with replaced(model, replacements), autocast(model):
         return score(
             logits_of(model),
             batched(windows, batch, model.device),
-            original=lambda _: next(stored),
+            original=replay(original),
         )
 
 

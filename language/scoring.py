@@ -77,6 +77,12 @@ def score(
     return Score(torch.cat(losses).mean().item(), kl)
 
 
+def replay(stored: Iterable[Float[Tensor, "batch context vocabulary"]]) -> Logits:
+    """Return a function that gives stored logits, those of the next batch at every call."""
+    following = iter(stored)
+    return lambda _: next(following)
+
+
 def batched(
     windows: Int[Tensor, "n context"], size: int, device: torch.device | str
 ) -> Iterator[Int[Tensor, "batch context"]]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -123,6 +123,7 @@ class BilinearTransformer(nn.Module):
         if config.tied:
             self.unembedding.weight = self.embedding.weight
         self.apply(_initialise)
+        block: Any
         for block in self.blocks:
             for out in (block.attention.out, _out(block.mlp)):
                 nn.init.normal_(out.weight, std=0.02 / (2 * config.layers) ** 0.5)
@@ -195,8 +196,9 @@ def _mlp(config: TransformerConfig) -> nn.Module:
     )
 
 
-def _out(mlp: nn.Module) -> nn.Linear:
-    return mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+def _out(mlp: Any) -> nn.Linear:
+    out: nn.Linear = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    return out
 
 
 def _initialise(module: nn.Module) -> None:

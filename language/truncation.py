@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from rlbilinear.hosvd import hosvd
 from rlbilinear.language.reading import Reading
-from rlbilinear.language.scoring import batched, score
+from rlbilinear.language.scoring import batched, replay, score
 from rlbilinear.tensor import BilinearTensor
 
 
@@ -61,12 +61,9 @@ def truncation_losses(
     with torch.no_grad():
         original = [reading.logits(tokens) for tokens in batched(windows, batch, device)]
     for kept_of, count, cut, error in tqdm(cases, "truncation", disable=not progress):
-        stored = iter(original)
         with reading.edited(layer, cut.as_layer(mlp)):
             found = score(
-                reading.logits,
-                batched(windows, batch, device),
-                original=lambda _, stored=stored: next(stored),
+                reading.logits, batched(windows, batch, device), original=replay(original)
             )
         rows.append(
             {"kept": kept_of, "count": count, "loss": found.loss, "kl": found.kl, "error": error}

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 
@@ -98,8 +99,8 @@ def write(
         seed: of the sampling.
     """
     torch.manual_seed(seed)
-    tokenizer = model.tokenizer
-    end = model.model.config.eos_token_id
+    tokenizer, network = model.tokenizer, cast(Any, model.model)
+    end = network.config.eos_token_id
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(end)
     for start in range(0, len(prompts), batch):
@@ -109,7 +110,7 @@ def write(
             padding=True,
             add_special_tokens=False,
         ).to(model.device)
-        found = model.model.generate(
+        found = network.generate(
             **given,
             max_new_tokens=tokens,
             do_sample=True,
@@ -129,15 +130,16 @@ def continuations(
 ) -> dict[str, str]:
     """Return what a model finds likeliest after each beginning, token by token."""
     found = {}
+    network = cast(Any, model.model)
     for beginning in beginnings:
         given = model.tokenizer(beginning, return_tensors="pt", add_special_tokens=False)
-        written = model.model.generate(
+        written = network.generate(
             input_ids=given.input_ids.to(model.device),
             attention_mask=given.attention_mask.to(model.device),
             max_new_tokens=tokens,
             do_sample=False,
-            eos_token_id=model.model.config.eos_token_id,
-            pad_token_id=model.model.config.eos_token_id,
+            eos_token_id=network.config.eos_token_id,
+            pad_token_id=network.config.eos_token_id,
         )
         found[beginning] = model.tokenizer.decode(written[0, given.input_ids.shape[1] :])
     return found

@@ -133,8 +133,8 @@ def planted(reading, token):
     direction = reading.logit_direction(token)
     vector = reading.token_inputs(1)[the].double()
     vector = (vector / vector.norm())[None]
-    size = 40 * (direction @ direction).sqrt()
-    return Circuit("planted", 1, direction, size[None] / 10, vector)
+    size = 0.1 * direction.norm()
+    return Circuit("planted", 1, direction, size[None], vector)
 
 
 def test_a_planted_circuit_is_validated(reading, unseen):
@@ -142,7 +142,7 @@ def test_a_planted_circuit_is_validated(reading, unseen):
     targets = torch.tensor([reading.token("q")])
     with reading.edited(1, circuit.scaled(reading.mlp(1), 2.0)):
         result = validate(reading, circuit, unseen[:60], targets, places=30, controls=19)
-    assert result.verdict == "validated"
+    assert result.verdict == "validated", result.p
     assert result.p == {0.0: 1 / 20, 2.0: 1 / 20}
     own = result.table[result.table["control"] == ""].set_index("factor")["effect"]
     assert own[0.0] < 0 < own[2.0]

@@ -162,7 +162,7 @@ def _classifiers() -> Iterator[Comparison]:
 
 
 def class_pairs(layer: BilinearLinear, dtype: torch.dtype, k: int | None) -> tuple[Spectrum, ...]:
-    """Return every output's eigenpairs, with signs and numerical ranks, from the layer's weights."""
+    """Return every output's eigenpairs, with signs and numerical ranks, from the weights."""
     return layer.quadratic_forms().eigh(k, dtype=dtype)
 
 

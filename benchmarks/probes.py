@@ -92,7 +92,7 @@ def _by_hooks(
         module = agent.layer(layer)
         for subspace in given:
             kept: list[Tensor] = []
-            _hooked(agent, module, lambda output, kept=kept: kept.append(output), source)
+            _hooked(agent, module, kept.append, source)
             theirs, basis = kept[0], subspace.basis
             assert basis is not None
 

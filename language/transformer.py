@@ -197,7 +197,8 @@ def _mlp(config: TransformerConfig) -> nn.Module:
 
 
 def _out(mlp: Any) -> nn.Linear:
-    out: nn.Linear = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    out = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    assert isinstance(out, nn.Linear)
     return out
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from rlbilinear import Eigenfilters, eigenfilters
+from rlbilinear import BilinearConv2d, Eigenfilters, eigenfilters
 from rlbilinear.agents import Agent, load
 from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.edits.directions import bilinear_part
@@ -140,10 +140,11 @@ def _inside(
     ordered = [agents[frames] for frames in sorted(agents)]
     if has_relu_blocks(ordered[-1]):
         return [_explained(agent, data) for agent in ordered]
-    found = [
-        eigenfilters(bilinear_part(agent, layer)[1], direction)
-        for agent, direction in zip(ordered, directions, strict=True)
-    ]
+    found = []
+    for agent, direction in zip(ordered, directions, strict=True):
+        _, part = bilinear_part(agent, layer)
+        assert isinstance(part, BilinearConv2d)  # a concept in places is asked at maps
+        found.append(eigenfilters(part, direction))
     final = _span(found[-1])
     rows = []
     for each in found:

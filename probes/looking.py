@@ -124,7 +124,9 @@ def write_page(
     if path.exists():
         raise FileExistsError(f"{path} exists already")
     maps = channel_maps(agent, maze, layer)
-    _, height, width = maps.shape
+    count, height, width = maps.shape
+    if not channels or not all(0 <= channel < count for channel in channels):
+        raise ValueError(f"expected channels from 0 to {count - 1} of {layer}, got {[*channels]}")
     if places is None:
         places = [(y, x) for y in range(1, height, 3) for x in range(1, width, 3)]
     places = [(int(y), int(x)) for y, x in places]

@@ -1,0 +1,259 @@
+"""Looking at activations: a layer's channels over a maze, and the field when a patch is added."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rlbilinear.envs import Maze, observe
+from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid
+from rlbilinear.envs.observation import placements
+from rlbilinear.probes.interventions import Add, Intervention, logits_under
+from rlbilinear.probes.moves import move_distribution
+from rlbilinear.probes.named import AgentLike, as_agent
+
+
+@dataclass(frozen=True)
+class ChannelPatch:
+    """A number that is added to one channel of a layer at one place of its map.
+
+    Attributes:
+        layer: one that gives maps.
+        channel: its number.
+        place: row and column on the map, row 0 at the top.
+        strength: what is added.
+    """
+
+    layer: str
+    channel: int
+    place: tuple[int, int]
+    strength: float
+
+
+def channel_maps(
+    agent: AgentLike, maze: Maze, layer: str
+) -> Float[np.ndarray, "channels height width"]:
+    """Return what a layer's channels are over a maze, row 0 at the top.
+
+    Raises:
+        ValueError: unknown layer, or one that gives no maps; the message lists those that do.
+    """
+    agent = as_agent(agent)
+    output = agent.activations(observe([maze]), [layer])[layer][0]
+    if output.ndim != 3:
+        raise ValueError(f"{layer} gives no maps; choose from {', '.join(map_layers(agent, maze))}")
+    return output.cpu().numpy()
+
+
+def map_layers(agent: AgentLike, maze: Maze) -> list[str]:
+    """Return the steps of an agent's forward pass that give maps."""
+    agent = as_agent(agent)
+    steps = [name for name in agent.layer_names if "." not in name]
+    outputs = agent.activations(observe([maze]), steps)
+    return [name for name, output in outputs.items() if output.ndim == 4]
+
+
+def patched_field(
+    agent: AgentLike, maze: Maze, patch: ChannelPatch
+) -> Float[np.ndarray, "rows columns 2"]:
+    """Return the vector field of a maze when a patch is added with the mouse in each cell.
+
+    As `rlbilinear.envs.fields.vector_field`; a strength of 0 gives the agent's own.
+
+    Raises:
+        ValueError: a layer without maps, or a channel or place that it has not.
+    """
+    agent = as_agent(agent)
+    shape = channel_maps(agent, maze, patch.layer).shape
+    index = (patch.channel, *patch.place)
+    if len(index) != 3 or not all(0 <= at < size for at, size in zip(index, shape, strict=True)):
+        raise ValueError(
+            f"{patch.layer} has {shape[0]} channels of {shape[1]} x {shape[2]}; "
+            f"got channel {patch.channel} at {patch.place}"
+        )
+    added = torch.zeros(shape)
+    added[index] = patch.strength
+    cells = mouse_cells(maze)
+    seen = observe(placements(maze, cells))
+    logits = logits_under(agent, seen, [Intervention(patch.layer, Add(added))])
+    return on_grid(maze, cells, mean_steps(move_distribution(logits)))
+
+
+def write_page(
+    path: str | Path,
+    agent: AgentLike,
+    maze: Maze,
+    layer: str,
+    channels: Sequence[int],
+    *,
+    places: Iterable[tuple[int, int]] | None = None,
+    strengths: Sequence[float] | None = None,
+    title: str = "Activations over a maze",
+) -> Path:
+    """Write one HTML file that shows a layer's channels over a maze, and fields under patches.
+
+    All channels' maps can be looked at. For the chosen channels a patch can be dragged over the
+    places and its strength chosen: the fields are computed now, so the page needs nothing else.
+
+    Args:
+        path: the file, which must not exist.
+        agent: whose layer.
+        maze: the state; its field is asked with the mouse in every cell.
+        layer: one that gives maps.
+        channels: those that patches are added to.
+        places: on the map; every third row and column when None.
+        strengths: what is added; -4, -2, 2 and 4 times the largest |activation| when None. The
+            field without a patch is always there.
+        title: of the page.
+
+    Raises:
+        FileExistsError: the file exists.
+        ValueError: a layer without maps, or a channel or place that it has not.
+    """
+    path, agent = Path(path), as_agent(agent)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already")
+    maps = channel_maps(agent, maze, layer)
+    count, height, width = maps.shape
+    if not channels or not all(0 <= channel < count for channel in channels):
+        raise ValueError(f"expected channels from 0 to {count - 1} of {layer}, got {[*channels]}")
+    if places is None:
+        places = [(y, x) for y in range(1, height, 3) for x in range(1, width, 3)]
+    places = [(int(y), int(x)) for y, x in places]
+    if strengths is None:
+        largest = float(np.abs(maps[list(channels)]).max()) or 1.0
+        strengths = [float(f"{factor * largest:.3g}") for factor in (-4, -2, 2, 4)]
+    fields = {
+        f"{channel},{y},{x},{strength:g}": _rounded(
+            patched_field(agent, maze, ChannelPatch(layer, channel, (y, x), strength))
+        )
+        for channel in channels
+        for y, x in places
+        for strength in strengths
+    }
+    own = patched_field(agent, maze, ChannelPatch(layer, 0, (0, 0), 0.0))
+    data: dict[str, Any] = {
+        "layer": layer,
+        "maps": np.round(maps.astype(float), 4).tolist(),
+        "channels": list(channels),
+        "places": places,
+        "strengths": [f"{strength:g}" for strength in strengths],
+        "own": _rounded(own),
+        "fields": fields,
+        "picture": _as_url(observe([maze])[0].transpose(1, 2, 0)),
+        "world": maze.size,
+    }
+    text = json.dumps(data).replace("<", "\\u003c")
+    path.write_text(Template(_PAGE).substitute(title=escape(title), data=text), "utf-8")
+    return path
+
+
+def _rounded(field: Float[np.ndarray, "rows columns 2"]) -> list[list[float]]:
+    """Return row, column, up and right of each cell that has a policy."""
+    rows, columns = np.nonzero(np.isfinite(field).all(2))
+    return [
+        [int(r), int(c), *np.round(field[r, c], 3).tolist()]
+        for r, c in zip(rows, columns, strict=True)
+    ]
+
+
+def _as_url(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG")
+    return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>$title</title>
+<style>
+body { font: 15px sans-serif; margin: 24px; max-width: 1000px }
+canvas { border: 1px solid #999; margin-right: 16px; cursor: crosshair }
+label { margin-right: 16px }
+</style>
+<h1>$title</h1>
+<p><label>channel <select id="channel"></select></label>
+<label>strength of the patch <select id="strength"></select></label>
+<span id="says"></span></p>
+<canvas id="map" width="448" height="448"></canvas><canvas id="field" width="448" height="448">
+</canvas>
+<p>Left: the channel over the maze; blue is negative, red positive. Channels marked * can be
+patched: choose a strength and drag on the map. Right: where the policy sends the mouse from each
+cell, grey without the patch, black with it.</p>
+<script>
+const data = $data;
+const side = 448, get = id => document.getElementById(id);
+const picture = new Image();
+let place = data.places[Math.floor(data.places.length / 2)];
+const option = (list, value, text) => list.add(new Option(text, value));
+data.maps.forEach((_, i) =>
+  option(get("channel"), i, i + (data.channels.includes(i) ? " *" : "")));
+option(get("strength"), "none", "no patch");
+data.strengths.forEach(s => option(get("strength"), s, s));
+if (data.channels.length) get("channel").value = data.channels[0];
+function arrows(pen, field, colour) {
+  const cell = side / data.world;
+  pen.strokeStyle = colour; pen.lineWidth = 2;
+  for (const [row, column, up, right] of field) {
+    const x = (column + .5) * cell, y = side - (row + .5) * cell;
+    const dx = right * cell * .8, dy = -up * cell * .8, turn = Math.atan2(dy, dx);
+    pen.beginPath(); pen.moveTo(x - dx / 2, y - dy / 2); pen.lineTo(x + dx / 2, y + dy / 2);
+    const head = Math.min(5, Math.hypot(dx, dy) / 2);
+    for (const off of [2.6, -2.6]) {
+      pen.moveTo(x + dx / 2, y + dy / 2);
+      pen.lineTo(x + dx / 2 + head * Math.cos(turn + off),
+        y + dy / 2 + head * Math.sin(turn + off));
+    }
+    pen.stroke();
+  }
+}
+function draw() {
+  const channel = +get("channel").value, strength = get("strength").value;
+  const map = data.maps[channel], high = map.length, wide = map[0].length;
+  const size = Math.max(1e-12, ...map.flat().map(Math.abs));
+  const left = get("map").getContext("2d"), right = get("field").getContext("2d");
+  for (const pen of [left, right]) {
+    pen.imageSmoothingEnabled = false;
+    pen.clearRect(0, 0, side, side);
+    pen.globalAlpha = pen === left ? 1 : .45;
+    pen.drawImage(picture, 0, 0, side, side);
+    pen.globalAlpha = 1;
+  }
+  map.forEach((row, y) => row.forEach((value, x) => {
+    const a = Math.min(1, Math.abs(value) / size) * .85;
+    left.fillStyle = value > 0 ? "rgba(200,30,30," + a + ")" : "rgba(30,60,200," + a + ")";
+    left.fillRect(x * side / wide, y * side / high, side / wide, side / high);
+  }));
+  const field = data.fields[[channel, ...place, strength].join(",")];
+  arrows(right, data.own, field ? "#aaa" : "#000");
+  if (field) {
+    arrows(right, field, "#000");
+    left.strokeStyle = "#0a0"; left.lineWidth = 4;
+    left.strokeRect(place[1] * side / wide, place[0] * side / high, side / wide, side / high);
+  }
+  get("says").textContent = data.layer + ", channel " + channel + ", largest |activation| "
+    + size.toPrecision(3) + (field ? ", patch at row " + place[0] + ", column " + place[1] : "");
+}
+function drag(event) {
+  if (event.type === "mousemove" && !event.buttons) return;
+  const map = data.maps[0], box = get("map").getBoundingClientRect();
+  const y = (event.clientY - box.top) / side * map.length - .5;
+  const x = (event.clientX - box.left) / side * map[0].length - .5;
+  const far = p => (p[0] - y) ** 2 + (p[1] - x) ** 2;
+  place = data.places.reduce((a, b) => far(b) < far(a) ? b : a);
+  draw();
+}
+for (const name of ["mousedown", "mousemove"]) get("map").addEventListener(name, drag);
+for (const id of ["channel", "strength"]) get(id).addEventListener("change", draw);
+picture.onload = draw; picture.src = data.picture;
+</script></html>
+"""

@@ -197,7 +197,7 @@ def _mlp(config: TransformerConfig) -> nn.Module:
 
 
 def _out(mlp: Any) -> nn.Linear:
-    out: nn.Linear = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
+    out: Any = mlp[-1] if isinstance(mlp, nn.Sequential) else mlp.down
     return out
 
 

@@ -85,7 +85,8 @@ def ascend(
     else:
         pixels = torch.as_tensor(start)[None].to(noise) / 255
     pixels = pixels.clone().requires_grad_()
-    optimizer, history = torch.optim.Adam([pixels], lr=rate), []
+    optimizer = torch.optim.Adam([pixels], lr=rate)
+    history: list[float] = []
     best = -float("inf"), pixels.detach().clone(), 0.0
     for _ in range(steps + 1):  # the last one only looks
         activation = _along(agent, layer, pixels, direction, position)[0]

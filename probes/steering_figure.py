@@ -38,11 +38,15 @@ def steering_panels(
     """
     check_table(table, "condition", "gain", "right", "low", "high")
     at_gain = table[table["gain"] == gain].set_index("condition")
+    at_gain = at_gain[at_gain.index.str.contains(": ")]
     lines = table.drop_duplicates("condition").set_index("condition")["right"]
-    parts = at_gain.index.str.partition(": ")
-    rows = at_gain.assign(way=parts.get_level_values(0), direction=parts.get_level_values(2))
+    rows = at_gain.assign(
+        way=[name.partition(": ")[0] for name in at_gain.index],
+        direction=[name.partition(": ")[2] for name in at_gain.index],
+    )
     rows = rows[rows["way"].isin([*PANELS])]
-    check_table(rows, "way", "direction")
+    if rows.empty:
+        raise ValueError(f"the table of planted conditions has no rows of gain {gain:g}")
     order = rows.groupby("direction")["right"].max().sort_values(na_position="first").index
     figure = Figure(figsize=(WIDTH * 1.1, 2.2 + 0.36 * len(order)), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)

@@ -26,5 +26,5 @@ def test_a_panel_for_each_way_sorted_with_lines_for_real_and_unedited():
 
 
 def test_a_gain_without_rows_is_refused():
-    with pytest.raises(ValueError, match="has no rows"):
+    with pytest.raises(ValueError, match="has no rows of gain 3"):
         steering_panels(table(), gain=3.0)

@@ -9,7 +9,7 @@ versions as JSON, and figures. Times are medians; on a busy machine only the rat
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pandas as pd
 import tyro

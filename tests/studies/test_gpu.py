@@ -114,7 +114,7 @@ def test_bad_usage(given, why, tmp_path, capfd):
 def test_the_same_command_on_the_processor(tmp_path):
     """The whole plan at tiny sizes, all but what only a GPU can do."""
     out = tmp_path / "gpu"
-    steps = ["distill", "compare", "train"]
+    steps = ["distill", "compare"]
     main(["gpu", "--tiny", "--out", str(out), "--together", "2", "--steps", *steps])
     made = jobs(TINY, out, steps)
     assert {status(out, job) for job in made} == {Status.DONE}

@@ -32,6 +32,7 @@ SUBCOMMANDS = {
     "view": Subcommand("view", "show a report as one page that works offline"),
     "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
     "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
+    "verdicts": Subcommand("verdicts", "gather an atlas over its agents"),
     "along": Subcommand("along", "follow a concept through training"),
     "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
     "send": Subcommand("send", "send a maze agent to any cell of any maze by bias maps"),
@@ -87,8 +88,7 @@ def help_text() -> str:
             "",
             *(f"  {name:{width}}  {line.summary}" for name, line in SUBCOMMANDS.items()),
             "",
-            "rlbilinear COMMAND --help shows the options of a command.",
-            f"rlbilinear {COMPLETION[0]} bash prints completions for that shell.",
+            f"COMMAND --help shows its options; {COMPLETION[0]} bash, completions.",
             "Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.",
         ]
     )

@@ -104,6 +104,6 @@ def test_the_scripts_are_the_same_commands():
     developers = {"build_docs", "fuzz_states", "run_notebooks"}
     shown = {"doctor", "view", "zoo"}
     assert modules == {line.module for line in SUBCOMMANDS.values()} - shown | developers
-    for name in modules:
+    for name in modules - developers:
         text = (ROOT / "scripts" / f"{name}.py").read_text()
         assert f"from rlbilinear.commands.{name} import main" in text and len(text) < 300

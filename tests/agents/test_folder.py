@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from socket import gethostname
@@ -85,11 +86,13 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path):
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    held = os.fork()
-    if held == 0:
-        with locked(tmp_path):
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(held, 0)
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from rlbilinear.agents.folder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2
     check_free(tmp_path, overwrite=False, marker="mark")
     with locked(tmp_path):

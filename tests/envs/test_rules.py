@@ -1,8 +1,12 @@
 """What each game alone demands: refused in Python, and the simulator does die of it."""
 
-import faulthandler
+import json
 import os
+import signal
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,21 +99,27 @@ def walled(state):
     )
 
 
-def dies(simulator, state, actions):
-    """Return whether a process ends when its simulator is put into this state, and plays on."""
-    child = os.fork()
-    if not child:
-        faulthandler.disable()
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        simulator.set_unchecked(0, state.to_bytes())
-        simulator.observe()
-        for action in actions:
-            simulator.act(np.array([action]))
-            simulator.observe()
-        os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
+@pytest.fixture(scope="module")
+def dies():
+    """A function: whether a process ends when its simulator is put into a state, and plays on."""
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("doomed.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as doomed:
+
+        def dies(game, state, actions, mode="easy"):
+            played = [int(action) for action in actions]
+            asked = {"game": game, "mode": mode, "state": state.to_bytes().hex(), "actions": played}
+            doomed.stdin.write(json.dumps(asked) + "\n")
+            doomed.stdin.flush()
+            code = int(doomed.stdout.readline())
+            assert code != -signal.SIGALRM, f"{game} hangs"
+            return code != 0
+
+        yield dies
+        doomed.stdin.close()
 
 
 DEADLY = {
@@ -160,22 +170,21 @@ DEADLY = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to lose")
 @pytest.mark.parametrize("what", DEADLY)
-def test_what_ends_the_process_is_refused(what):
+def test_what_ends_the_process_is_refused(what, dies):
     game, change, message = DEADLY[what]
     simulator, state = fresh(game)
-    assert not dies(simulator, state, (4, -1, 7))
+    assert not dies(game, state, (4, -1, 7))
     changed = change(state)
     with pytest.raises(ValueError, match=message):
         simulator.set_states([changed.to_bytes()])
-    assert dies(simulator, changed, (4, 4, -1, 7))
+    assert dies(game, changed, (4, 4, -1, 7))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to lose")
-def test_a_chaser_of_a_smaller_mode_gets_dead_ends_and_is_refused():
+def test_a_chaser_of_a_smaller_mode_gets_dead_ends_and_is_refused(dies):
     """The simulator keeps its first mode's maze generator, and cuts its mazes to the state's."""
     state = parse(template_state("chaser", "easy"))
-    simulator = Simulator("chaser", mode="hard", num_threads=0)
-    assert dies(simulator, state, np.random.default_rng(0).integers(15, size=2000))
+    assert dies("chaser", state, np.random.default_rng(0).integers(15, size=2000), "hard")
     for mode in ("hard", "extreme"):
         with pytest.raises(ValueError, match="chaser of 11 cells a side"):
             validate_state(state.to_bytes(), "chaser", mode)
@@ -339,14 +348,14 @@ def test_an_enemy_may_be_put_into_the_maze_and_finds_its_way():
     simulator.observe()
 
 
-def test_a_chaser_takes_no_state_of_a_larger_maze():
+def test_a_chaser_takes_no_state_of_a_larger_maze(dies):
     """Its generator has no room for the next level."""
     small, _ = fresh("chaser", "easy")
     _, state = fresh("chaser", "hard")
     validate_state(state.to_bytes(), "chaser")
     with pytest.raises(ValueError, match="of 13 cells a side, but the environment was made for 11"):
         small.set_states([state.to_bytes()])
-    assert dies(small, state, (4, -1, 7))
+    assert dies("chaser", state, (4, -1, 7))
 
 
 def test_modes_are_the_games():

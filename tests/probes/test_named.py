@@ -75,7 +75,7 @@ def test_a_study_by_names_is_that_of_the_objects(agent):
         ({"concept": "cheese"}, ValueError, "unknown concept 'cheese'; choose from cheese_pres"),
         ({"concept": 3}, TypeError, "a Concept, or one of cheese_presence, .*; got int"),
         ({"concept": "mouse_presence"}, ValueError, "no counterfactual pairs .* cheese_presence"),
-        ({"layer": "bl"}, ValueError, "unknown layer 'bl'; choose from stem, pool1"),
+        ({"layer": "bl"}, ValueError, "unknown layer 'bl'; choose from auto, stem, pool1"),
         ({"layer": 2}, TypeError, "expected a layer, or one of stem, .*; got int"),
         ({"layer": torch.nn.ReLU()}, ValueError, "this ReLU is none of the agent's layers: stem"),
         ({"agent": "nope"}, ValueError, f"'nope' .*{NAME}"),

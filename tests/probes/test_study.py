@@ -95,7 +95,9 @@ def test_layers_with_maps(bilinear_agent, relu_agent):
 
 @pytest.mark.parametrize("layer", ["block9", "dense", "block2.bilinear"])
 def test_unknown_layers_are_refused_with_the_choices(bilinear_agent, layer):
-    with pytest.raises(ValueError, match=rf"'{layer}'; choose from stem, pool1, block1.*block4$"):
+    with pytest.raises(
+        ValueError, match=rf"'{layer}'; choose from auto, stem, pool1, block1.*block4$"
+    ):
         prepare(bilinear_agent, layer, cheese_presence)
 
 

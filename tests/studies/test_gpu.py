@@ -7,6 +7,7 @@ import pytest
 
 from rlbilinear.agents.run import Run
 from rlbilinear.commands.main import main
+from rlbilinear.studies.gpu import slices
 from rlbilinear.studies.gpu.plan import STEPS, TINY, Plan, jobs
 from rlbilinear.studies.gpu.slices import Job, Status, run_slice, status
 
@@ -23,7 +24,7 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
     mark = f"open({str(tmp_path / 'ran')!r}, 'a').write('x')"
     plan = [program("good", mark), program("bad", "print('why'); raise SystemExit(3)")]
     for times in (1, 2):
-        ended = run_slice(plan, tmp_path, 60, 2, quiet)
+        ended = run_slice(plan, tmp_path, 600, 2, quiet)
         assert ended == {"good": Status.DONE, "bad": Status.FAILED}
         assert (tmp_path / "ran").read_text() == "x"
         assert (tmp_path / "logs" / "bad.txt").read_text() == "why\n" * times
@@ -31,22 +32,36 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
     assert record["exit_code"] == 3 and record["command"] == list(plan[1].arguments)
 
 
-def test_a_slice_ends_in_time_and_the_next_goes_on(tmp_path):
-    saved = tmp_path / "saved"
+class Clock:
+    """The time, and an hour more once a file is there."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def monotonic(self):
+        return time.monotonic() + 3600 * self.file.exists()
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+
+def test_a_slice_ends_in_time_and_the_next_goes_on(tmp_path, monkeypatch):
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
     long = program(
         "long",
         "import pathlib, signal, sys, time\n"
-        f"saved = pathlib.Path({str(saved)!r})\n"
+        f"ready, saved = pathlib.Path({str(ready)!r}), pathlib.Path({str(saved)!r})\n"
         "if saved.exists(): sys.exit()\n"
         "def stop(*_): saved.touch(); sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(600)",
+        "ready.touch()\n"
+        "while True: time.sleep(1)",
     )
-    began = time.monotonic()
-    assert run_slice([long], tmp_path, 10, 1, quiet) == {"long": Status.STOPPED}
-    assert time.monotonic() - began < 60 and saved.exists()
-    assert run_slice([long], tmp_path, 60, 1, quiet) == {"long": Status.DONE}
+    with monkeypatch.context() as patched:
+        patched.setattr(slices, "time", Clock(ready))
+        assert run_slice([long], tmp_path, 600, 1, quiet) == {"long": Status.STOPPED}
+    assert saved.exists()
+    assert run_slice([long], tmp_path, 600, 1, quiet) == {"long": Status.DONE}
 
 
 def test_what_is_timed_runs_alone(tmp_path):
@@ -63,7 +78,7 @@ def test_what_is_timed_runs_alone(tmp_path):
     )
     plan = [program(str(place), code, alone=place == 2, threads=1 + place) for place in range(5)]
     told = []
-    assert {*run_slice(plan, tmp_path, 60, 2, told.append).values()} == {Status.DONE}
+    assert {*run_slice(plan, tmp_path, 600, 2, told.append).values()} == {Status.DONE}
     assert (tmp_path / "logs" / "2.txt").read_text() == "1\n"
     (alone,) = (place for place, line in enumerate(told) if line.endswith("begins 2"))
     assert "done: 2" in told[alone + 1]
@@ -71,7 +86,7 @@ def test_what_is_timed_runs_alone(tmp_path):
 
 def test_programs_have_the_threads_that_they_are_given(tmp_path):
     show = program("show", "import os; print(os.environ['OMP_NUM_THREADS'])", threads=3)
-    run_slice([show], tmp_path, 60, 1, quiet)
+    run_slice([show], tmp_path, 600, 1, quiet)
     assert (tmp_path / "logs" / "show.txt").read_text() == "3\n"
 
 

@@ -1,15 +1,15 @@
 # `make demo` runs the main job, `make test` passes the tests, `make docs` builds the site in
 # build/site; each installs what it needs first.
-PYTHON := .venv/bin/python
+VENV := .venv/bin/python
 export MPLBACKEND := Agg
 
 .PHONY: demo test test-all explore docs notebooks lint clean
 
 demo: .venv/installed
-	$(PYTHON) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
+	$(VENV) scripts/validate_probe.py --agent maze-bimpala-compact --out runs/demo --overwrite
 
 test: .venv/installed
-	$(PYTHON) -m pytest -q -n 2
+	$(VENV) -m pytest -q -n 2
 
 # The wheel under every Python that is here: make test-all PATHS=tests/rlbilinear
 test-all:
@@ -19,26 +19,26 @@ test-all:
 MINUTES := 10
 PATHS := tests
 explore: .venv/installed
-	$(PYTHON) tests/explore.py --minutes $(MINUTES) $(PATHS)
+	$(VENV) tests/explore.py --minutes $(MINUTES) $(PATHS)
 
 lint: .venv/installed
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	sh scripts/type_check.sh $(PYTHON)
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	sh scripts/type_check.sh $(VENV)
 
 # The documentation, with warnings as errors; after the installation it needs no network.
 docs: .venv/installed-docs
-	$(PYTHON) scripts/build_docs.py
+	$(VENV) scripts/build_docs.py
 
 # Run the notebooks again and keep their outputs.
 notebooks: .venv/installed-docs
-	$(PYTHON) scripts/run_notebooks.py
+	$(VENV) scripts/run_notebooks.py
 
 .venv/installed: pyproject.toml constraints.txt scripts/install.sh
 	sh scripts/install.sh
 
 .venv/installed-docs: .venv/installed
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	$(VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

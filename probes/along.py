@@ -22,7 +22,7 @@ from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.edits.directions import bilinear_part
 from rlbilinear.agents.run import AGENT, TRAJECTORY, Run
 from rlbilinear.agents.surrogate import hidden_layers, polynomial_surrogate, regrouped
-from rlbilinear.probes.causal.choosing import asked
+from rlbilinear.probes.causal.choosing import asked, candidate_layers
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.interventions import Layer, follows
 from rlbilinear.probes.causal.subspaces import chance, rows_of, tested
@@ -83,7 +83,8 @@ def along_training(
         add that their best polynomials explain on held-out states, mean over channels and blocks.
 
     Raises:
-        ValueError: no agents, a concept that is not in places, or a layer that some agent has not.
+        ValueError: no agents, a concept that is not in places, or a layer without maps, or
+            that some agent has not.
     """
     if not agents:
         raise ValueError("agents: expected at least one")
@@ -92,7 +93,8 @@ def along_training(
     rows, directions = [], []
     for frames in tqdm(sorted(agents), disable=not progress, desc="along training"):
         subject = as_subject(agents[frames])
-        subject.check_layer(layer)
+        if layer not in (allowed := candidate_layers(subject, data)):
+            raise ValueError(f"unknown layer {layer!r}; choose from {', '.join(allowed)}")
         row, direction = _read_and_used(subject, data, layer, seed)
         rows.append({"frames": frames} | row)
         directions.append(direction)

@@ -46,8 +46,9 @@ def test_of_a_relu_agent(data):
 def test_bad_input(data, tmp_path):
     with pytest.raises(ValueError, match="agents: expected at least one"):
         along_training({}, data, "block1")
-    with pytest.raises(ValueError, match="choose from"):
-        along_training({0: Agent.new("impala-small")}, data, "blok1")
+    for layer in ("blok1", "dense"):
+        with pytest.raises(ValueError, match=f"unknown layer '{layer}'; choose from .*block1"):
+            along_training({0: Agent.new("impala-small")}, data, layer)
     with pytest.raises(CheckpointError, match="has no agents along training"):
         trajectory(tmp_path)
     with pytest.raises(ValueError, match="at least one run of each"):

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from rlbilinear.convert import to_module
 from rlbilinear.gaussian import Gaussian
 from rlbilinear.language.closed_form import quadratic, to_bilinear
-from rlbilinear.language.distillation import autocast
+from rlbilinear.language.devices import Precision, autocast
 from rlbilinear.language.models import layers
 from rlbilinear.language.scoring import Score, batched, logits_of, replay, score
 
@@ -70,10 +70,13 @@ def replaced(model: PreTrainedModel, replacements: Replacements) -> Iterator[Pre
 
 @torch.no_grad()
 def original_logits(
-    model: PreTrainedModel, windows: Int[Tensor, "n context"], batch: int
+    model: PreTrainedModel,
+    windows: Int[Tensor, "n context"],
+    batch: int,
+    precision: Precision = "auto",
 ) -> list[Float[Tensor, "batch context vocabulary"]]:
     """Return the original's logits of every batch, kept for many comparisons."""
-    with autocast(model):
+    with autocast(model, precision):
         return [logits_of(model)(tokens) for tokens in batched(windows, batch, model.device)]
 
 
@@ -82,10 +85,11 @@ def score_replaced(
     replacements: Replacements,
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
+    precision: Precision = "auto",
 ) -> Score:
     """Score a model with modules in place of MLPs, against the original's logits."""
     batch = len(original[0])
-    with replaced(model, replacements), autocast(model):
+    with replaced(model, replacements), autocast(model, precision):
         return score(
             logits_of(model),
             batched(windows, batch, model.device),
@@ -99,6 +103,7 @@ def each_alone(
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
+    precision: Precision = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of each MLP alone.
@@ -109,7 +114,7 @@ def each_alone(
     pairs = [(index, name) for name, of in methods.items() for index in of]
     rows = []
     for index, name in tqdm(pairs, "each alone", disable=not progress):
-        found = score_replaced(model, {index: methods[name][index]}, windows, original)
+        found = score_replaced(model, {index: methods[name][index]}, windows, original, precision)
         rows.append({"layer": index, "method": name, **_columns(found)})
     return pd.DataFrame(rows)
 
@@ -122,6 +127,7 @@ def cumulative(
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
+    precision: Precision = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of the first so many MLPs of an order, together.
@@ -133,7 +139,7 @@ def cumulative(
     rows = []
     for count, name in tqdm(pairs, "together", disable=not progress):
         chosen = {index: methods[name][index] for index in order[:count]}
-        found = score_replaced(model, chosen, windows, original)
+        found = score_replaced(model, chosen, windows, original, precision)
         rows.append({"layers": count, "method": name, **_columns(found)})
     return pd.DataFrame(rows)
 

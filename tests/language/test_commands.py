@@ -10,6 +10,7 @@ import torch
 from rlbilinear.commands.language import main
 from rlbilinear.language import extra
 from rlbilinear.language.models import load
+from rlbilinear.language.sae import SparseAutoencoder
 
 QUIET = ["--no-progress", "--device", "cpu"]
 SIZES = ["--vocabulary", "300", "--width", "16", "--layers", "2", "--heads", "2", "--hidden", "24"]
@@ -74,6 +75,14 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     record = json.loads((out / "language.json").read_text())
     assert record["circuits"][0].startswith("logit of 'e'")
     assert record["options"]["out"] == "read"
+    again = command.replace(str(out), str(tmp_path / "again"))
+    saes = f"--input-sae {out / 'inputs.safetensors'} --output-sae {out / 'outputs.safetensors'}"
+    main([*again.split(), *saes.split(), *QUIET, "--sae-steps", "1", "--features", "7"])
+    for table in ("correlations", "gates", "sparsity"):
+        found = (tmp_path / "again" / f"{table}.csv").read_text()
+        assert found == (out / f"{table}.csv").read_text()
+    record = json.loads((tmp_path / "again" / "language.json").read_text())
+    assert record["options"]["input_sae"] == "inputs.safetensors"
 
 
 def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
@@ -115,7 +124,19 @@ def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, 
     assert "64 are more than 5 windows" in ends(2, capsys, *places)
     several = [*read, "--model", trained / "bilinear-0", "--tokens", "xyz"]
     assert "'xyz' is 3 tokens" in ends(2, capsys, *several)
+    narrow = tmp_path / "narrow.safetensors"
+    SparseAutoencoder(5, 8, 2).save(narrow)
+    sae = [*read, "--model", trained / "bilinear-0", "--input-sae", narrow, "--places", "4"]
+    assert "inputs: the autoencoder is of width 5, layer 0 of 16" in ends(2, capsys, *sae)
     assert not (tmp_path / "new").exists()
+
+
+def test_bfloat16_changes_the_rounding_and_little_else(trained, book, tmp_path):
+    main([*train(book, tmp_path / "low"), "--precision", "bfloat16", "--seeds", "1"])
+    low = pd.read_csv(tmp_path / "low" / "curves.csv")["held_out_loss"].dropna()
+    exact = pd.read_csv(trained / "curves.csv").query("seed == 0")["held_out_loss"].dropna()
+    assert low.to_numpy() == pytest.approx(exact.to_numpy(), abs=0.05)
+    assert (low.to_numpy() != exact.to_numpy()).any()
 
 
 def test_without_the_extra_one_command_is_named(monkeypatch, capsys, book, tmp_path):

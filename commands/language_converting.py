@@ -42,7 +42,7 @@ class Conversion:
     @property
     def best(self) -> str:
         """The method whose layers are fine-tuned, and whose cost gives the layers' order."""
-        return "regressed" if self.options.regression_steps else "quadratic"
+        return "regressed" if self.options.regression_steps else "least squares"
 
 
 def convert(options: ConvertOptions) -> None:
@@ -82,10 +82,13 @@ def fit(conversion: Conversion) -> Methods:
     """Return the layers of every method: the closed forms, and those regressed on activity."""
     options, model = conversion.options, conversion.language_model.model
     fitted = spread(windows(conversion.tokens, options.context), options.statistics_windows)
-    statistics = input_statistics(model, batched(fitted, options.batch, model.device))
-    methods: dict[str, Any] = replacing.closed_forms(model, statistics, progress=options.progress)
+    batches = list(batched(fitted, options.batch, model.device))
+    statistics = input_statistics(model, batches)
+    methods: dict[str, Any] = replacing.closed_forms(
+        model, statistics, batches, progress=options.progress
+    )
     if options.regression_steps:
-        methods["regressed"] = copy.deepcopy(methods["quadratic"])
+        methods["regressed"] = copy.deepcopy(methods["least squares"])
         rows = distillation.regress(
             model,
             methods["regressed"],
@@ -113,6 +116,8 @@ def compare(conversion: Conversion, methods: Methods) -> tuple[list[int], list[d
     count = model.config.num_hidden_layers
     if not options.tables:
         return list(reversed(range(count))), rows
+    batches = list(batched(conversion.held_out, options.batch, model.device))
+    replacing.explained(model, methods, batches).to_csv(options.out / "explained.csv", index=False)
     alone = replacing.each_alone(model, methods, *scored, **how)
     alone.to_csv(options.out / "alone.csv", index=False)
     order = replacing.cheapest_first(alone, conversion.best)

@@ -91,8 +91,14 @@ def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
     command += " --curve 1 3 --statistics-windows 20 --held-out-windows 8 --regression-steps 6"
     main([*command.split(), "--steps", "6", "--batch", "2", *QUIET])
     alone = pd.read_csv(out / "alone.csv")
-    assert set(alone["method"]) == {"zero", "mean", "linear", "quadratic", "regressed"}
-    assert len(alone) == 3 * 5
+    methods = {"zero", "mean", "linear", "quadratic", "least squares", "regressed"}
+    assert set(alone["method"]) == methods
+    assert len(alone) == 3 * 6
+    explained = pd.read_csv(out / "explained.csv").pivot(index="layer", columns="method")
+    shares = explained["explained"]
+    assert set(shares) == methods and len(shares) == 3
+    assert (shares["mean"] < shares["linear"]).all()
+    assert explained["largest_tokens"].stack().between(0.05, 1).all()
     together = pd.read_csv(out / "together.csv")
     assert set(together["layers"]) == {0, 1, 2, 3}
     assert together.loc[together["method"] == "original", "kl"].item() == 0

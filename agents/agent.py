@@ -44,8 +44,8 @@ class Agent:
     heads are ``action_net`` and ``value_net``.
 
     Numbers that are not finite never become actions: what cannot be answered is a
-    FloatingPointError that names the layer where they first appear. A copy (``copy.deepcopy``, or
-    by `with_layer`) has none of the hooks that were registered on this agent's layers.
+    FloatingPointError that names the layer where they first appear. A copy (``copy.deepcopy``, a
+    pickle, or by `with_layer`) has none of the hooks that were registered on this agent's layers.
 
     Args:
         policy: a policy of one body and two linear heads.
@@ -429,6 +429,9 @@ class Agent:
         assert isinstance(images, Tensor)
         features = self.policy.features_extractor(images.to(self.dtype))
         return self.policy.action_net(features), self.policy.value_net(features)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Agent, (copied(self.policy), self.config)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Agent":
         return Agent(copied(self.policy), copy.deepcopy(self.config, memo))

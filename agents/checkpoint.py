@@ -98,12 +98,14 @@ def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
         )
     try:
         with safe_open(file, framework="pt") as opened:
-            network = (opened.metadata() or {}).get("network")
+            metadata = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{file} is no safetensors file: {error}") from error
-    if network != described.network:
-        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
+    held = {"record": described.sealed["record"], **metadata}  # older files hold no record
+    for name, said in described.sealed.items():
+        if held.get(name) != said:
+            raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another {name}")
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     count = sum(weight.numel() for weight in weights.values())
     if (kinds, count) != ({expected["dtype"]}, expected["parameters"]):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.checks import likeliest, undecided
 from rlbilinear.envs import (
     ACTIONS_OF_MOVE,
@@ -55,7 +57,7 @@ BASELINES: dict[str, Policy] = {
 
 
 def evaluate(
-    agent: Agent | Policy,
+    agent: AgentLike | Policy,
     levels: Iterable[int],
     *,
     game: str | None = None,
@@ -76,7 +78,7 @@ def evaluate(
     wherever their policies are the same.
 
     Args:
-        agent: an agent, or any function from observations to logits.
+        agent: an agent, also by its name, or any function from observations to logits.
         levels: level seeds, each once.
         game: the agent's own when None; must be given for a function.
         mode: the game's distribution mode.
@@ -105,6 +107,8 @@ def evaluate(
             accepted; the choices are listed.
         FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
+    if isinstance(agent, str | Path):
+        agent = as_agent(agent)
     if not isinstance(agent, Agent) and not callable(agent):
         raise ValueError(
             f"expected an Agent or a function from observations to logits, got {agent!r}"

@@ -118,6 +118,11 @@ class TrainOptions:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(PRESETS[self.preset], **given)
 
+    @property
+    def new_architecture(self) -> str:
+        """The architecture of a new agent."""
+        return "bimpala" if self.architecture is None else self.architecture
+
     def architecture_arguments(self) -> dict[str, Any]:
         """Return the architecture's options as a dictionary.
 
@@ -179,7 +184,7 @@ def check(options: TrainOptions) -> None:
 
 def _check_architecture(options: TrainOptions) -> None:
     """Raise ValueError where the network cannot be built."""
-    name, arguments = options.architecture or "bimpala", options.architecture_arguments()
+    name, arguments = options.new_architecture, options.architecture_arguments()
     try:
         on_meta(AgentConfig(name, options.game, arguments))
     except (TypeError, RuntimeError) as error:
@@ -295,7 +300,7 @@ def compared(options: TrainOptions, config: AgentConfig) -> dict[str, Any]:
     kept = {k: v for k, v in recorded(options).items() if k not in left_out}
     return {
         **kept,
-        "init_from": options.init_from or "",
+        "init_from": "" if options.init_from is None else options.init_from,
         "architecture": config.architecture,
         "architecture_options": json.dumps(config.architecture_kwargs),
         **hyperparameters,

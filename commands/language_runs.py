@@ -124,7 +124,7 @@ def write(options: WriteOptions) -> None:
         seed=options.seed,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(options.out) as file, file.open("w") as stream:
+    with new_file(options.out, overwrite=False) as file, file.open("w") as stream:
         for text in texts:
             stream.write(f"{text.strip()}\n{END}\n")
 

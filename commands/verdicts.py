@@ -14,7 +14,7 @@ import pandas as pd
 import tyro
 
 from rlbilinear.agents import load
-from rlbilinear.commands.outputs import check_writable, new_file
+from rlbilinear.commands.outputs import check_new_file, new_file
 from rlbilinear.commands.running import Command
 from rlbilinear.probes.across import over_agents
 
@@ -37,7 +37,7 @@ class VerdictsOptions:
 
 def _verdicts(options: VerdictsOptions) -> None:
     if options.out is not None:
-        check_writable(options.out)
+        check_new_file(options.out)
     file = options.atlas / CLAIMS
     if not file.is_file():
         raise ValueError(f"{options.atlas} holds no finished atlas: no {CLAIMS} in it")
@@ -48,7 +48,7 @@ def _verdicts(options: VerdictsOptions) -> None:
     shown = found[found["layer"].isin(options.layers or there)]
     print(shown[SHOWN + EFFECTS].to_string(index=False, float_format="%.2f"))
     if options.out is not None:
-        with new_file(options.out) as to:
+        with new_file(options.out, overwrite=False) as to:
             found.to_csv(to, index=False)
 
 

@@ -140,6 +140,13 @@ class Simulator:
         allocate = self._env._ffi.new_allocator(should_clear_after_alloc=False)
         self._buffer = allocate(f"char[{_STATE_BUFFER_BYTES}]")
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies and pickles: what the simulator's library holds has neither."""
+        raise TypeError(
+            "a simulator cannot be copied or pickled; make another one there, and give it the "
+            "states (get_states, set_states)"
+        )
+
     def act(self, actions: Int32[np.ndarray, " envs"]) -> None:
         """Start a step. Action -1 stands still and then starts a new level.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from tqdm import tqdm

@@ -5,18 +5,19 @@
 #     sh scripts/beside_openai_agents.sh [PYTHON]
 #
 # TORCH=torch==2.13.0 or TORCH=/path/to/a.whl chooses the torch; ORDER=before or ORDER=after does one
-# of the two.
+# of the two. WORK=FOLDER keeps the environments there, so that what was stopped can go on.
 set -eu
 cd "$(dirname "$0")/.."
 python=${1:-.venv/bin/python}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=${WORK:-$(mktemp -d)}
+[ -n "${WORK:-}" ] || trap 'rm -rf "$work"' EXIT
+mkdir -p "$work" && work=$(cd "$work" && pwd)
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work" .
 cd "$work"
 
 for order in ${ORDER:-before after}; do
     place="$work/$order"
-    "$python" -m venv "$place"
+    [ -x "$place/bin/pip" ] || "$python" -m venv "$place"
     install="$place/bin/python -m pip install --quiet --no-compile"
     [ -z "${TORCH:-}" ] || $install "$TORCH"
     [ "$order" = after ] || $install openai-agents
@@ -38,5 +39,4 @@ assert tops == {"rlbilinear"} | {top for top in tops if top.endswith(".dist-info
 CHECK
     "$place/bin/rlbilinear" agents | head -3
     echo "both work: openai-agents was installed $order rlbilinear"
-    rm -rf "$place"
 done

@@ -59,7 +59,7 @@ class HubAddress(NamedTuple):
         found = _ADDRESS.fullmatch(text)
         if found is None:
             raise ValueError(
-                f"{text!r} is no address on the Hub; expected hf://owner/name, "
+                f"{text!r} is not an address on the Hub; expected hf://owner/name, "
                 "hf://owner/name@revision or hf://owner/name@revision#sha256=64 hexadecimal digits"
             )
         return cls(found["repository"], found["revision"] or "main", found["sha256"])

@@ -1,7 +1,7 @@
-"""Prepare an agent for sharing: half precision, its scores, and a card for people.
+r"""Prepare an agent for sharing: half precision, its scores, and a card for people.
 
-    rlbilinear publish runs/compare/coinrun/impala-small/seed0/agent \\
-        --out agents/zoo/coinrun-impala-small --about "A small IMPALA network that plays coinrun." \\
+    rlbilinear publish runs/compare/coinrun/impala-small/seed0/agent \
+        --out agents/zoo/coinrun-impala-small --about "A small IMPALA network that plays coinrun." \
         --hardware "one core of an AMD EPYC (Zen 4), 16 minutes"
 
 The scores are those of the rounded weights. An agent in agents/zoo is loaded by its name.

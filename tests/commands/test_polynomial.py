@@ -146,7 +146,7 @@ def test_bad_options_are_refused(run, tmp_path, ends):
         ),
         (("--seeds", "0"), "--seeds: expected 1 or more, got 0"),
         (("--agent", "a", "--training", "b"), "--agent, --training: choose one of them"),
-        (("--agent", "nobody"), "'nobody' is no folder, nor an agent of the zoo"),
+        (("--agent", "nobody"), "'nobody' is neither a folder nor an agent of the zoo"),
     ):
         assert message in ends(2, run, "--out", tmp_path / "out", *options)
     assert not list(tmp_path.iterdir())

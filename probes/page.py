@@ -72,8 +72,8 @@ def read_folder(folder: str | Path) -> ReportFolder:
     pictures = {str(f.relative_to(folder)): f for f in files if f.suffix in KINDS}
     if not report.is_file() and not (records and (tables or pictures)):
         raise ValueError(
-            f"{folder} is not a report: expected {REPORT}, or tables (.csv) or figures (.png) and a "
-            "record of how they were made (.json)"
+            f"{folder} is not a report: expected {REPORT}, or tables (.csv) or figures (.png) and "
+            "a record of how they were made (.json)"
         )
     text = report.read_text(errors="replace") if report.is_file() else ""
     heading = re.match(r"# (.+)", text)

@@ -76,7 +76,7 @@ class Agent:
 
         Raises:
             ValueError: unknown architecture, option of it, game or device, of which the message
-                lists the choices, or a seed that is no whole number from 0 on.
+                lists the choices, or a seed that is not a whole number from 0 on.
         """
         check_whole(0, seed=seed)
         config = AgentConfig(architecture, game, architecture_kwargs, made={"seed": int(seed)})
@@ -132,7 +132,7 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            TypeError: what takes the layer's place is no module.
+            TypeError: what takes the layer's place is not a module.
             ValueError: no such layer, a module that does not fit in its place, or weights that are
                 not finite.
         """
@@ -147,7 +147,7 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            TypeError: what takes a layer's place is no module.
+            TypeError: what takes a layer's place is not a module.
             ValueError: no such layer, modules that do not fit in their places, or weights that are
                 not finite.
         """
@@ -214,8 +214,8 @@ class Agent:
             check_finite: False returns outputs that are not finite as they are, to be counted.
 
         Raises:
-            ValueError: unknown layer, one that is no step of the forward pass (the two factors of
-                a bilinear convolution run as one), or observations of another type or shape.
+            ValueError: unknown layer, one that is not a step of the forward pass (the two factors
+                of a bilinear convolution run as one), or observations of another type or shape.
             FloatingPointError: outputs of these layers are not finite; the first layer that is not
                 is named.
         """
@@ -254,7 +254,7 @@ class Agent:
                 dictionary, which their interface allows, is refused.
             state: of a recurrent policy. Agents have none: it comes back as it is.
             episode_start: for recurrent policies; not looked at.
-            deterministic: the likeliest actions instead of sampled ones.
+            deterministic: the most likely actions instead of sampled ones.
             generator: to sample with; torch's own when None.
 
         Returns:

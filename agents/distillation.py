@@ -56,7 +56,7 @@ Optimisers = tuple[Muon, torch.optim.AdamW]
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """A run. The same options with ``resume`` continue it; more frames prolong it."""
+    """A run. The same options with ``resume`` continue it; more frames extend it."""
 
     out: Path
     """folder of the run"""
@@ -226,7 +226,7 @@ def _build(run: Run, options: DistillOptions) -> _Learning:
     if left < 0 or (left == 0 and run.trained_frames == done):
         raise ValueError(
             f"{run.folder} has had {done:,} frames already, {options.frames:,} are asked for: "
-            "ask for more to prolong it"
+            "ask for more to extend it"
         )
     record = {
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "progress")},

@@ -82,7 +82,7 @@ def evaluate(
         levels: level seeds, each once.
         game: the agent's own when None; must be given for a function.
         mode: the game's distribution mode.
-        greedy: take the likeliest action instead of sampling.
+        greedy: take the most likely action instead of sampling.
         seed: seed of the sampling.
         episodes: how many of each level. Chances of the game are its seed's: greedy episodes of a
             level are all alike.

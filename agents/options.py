@@ -243,7 +243,7 @@ def check_length(run: Path, frames: int, options: TrainOptions) -> None:
     if frames >= options.frames + chosen.num_envs * chosen.num_steps:
         raise ValueError(
             f"{run} was trained for {frames:,} frames, {options.frames:,} are asked for: "
-            "ask for more to prolong it, or choose another folder for a shorter run"
+            "ask for more to extend it, or choose another folder for a shorter run"
         )
 
 

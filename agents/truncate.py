@@ -217,7 +217,7 @@ def sweep(
         episodes that ended, without success, where the agent's logits were not finite; the mean
         ``return``, ``success``, ``solved`` (mazes, heists) and ``steps``, each with its 95 %
         interval by level in ``_low`` and ``_high``; and with observations ``kl`` (of the truncated
-        from the whole policy, in nats) and ``agreement`` (how often the likeliest effect is the
+        from the whole policy, in nats) and ``agreement`` (how often the most likely effect is the
         same), NaN if the truncated agent's logits are not all finite.
 
     Raises:
@@ -346,7 +346,7 @@ def _dense(agent: Agent) -> tuple[BilinearLinear, nn.Linear, nn.Linear]:
 def _compared(
     agent: Agent, other: Agent, observations: Observations, groups: Iterable[Iterable[int]]
 ) -> dict[str, float]:
-    """Compare two policies by what their actions do: KL from the agent's, and the likeliest."""
+    """Compare two policies by what their actions do: KL from the agent's, and the most likely."""
     effects = [[*group] for group in groups]
     whole, truncated = agent.logits(observations), other.logits(observations, check_finite=False)
     if not truncated.isfinite().all():

@@ -112,7 +112,7 @@ def open_reading(model: str, device: str) -> Reading:
 def gate_circuits(
     reading: Reading, features: feature_study.Features, gates: pd.DataFrame, count: int
 ) -> list[tuple[Circuit, torch.Tensor]]:
-    """Return the foremost gating pairs as circuits, of different output features."""
+    """Return the leading gating pairs as circuits, of different output features."""
     found: list[tuple[Circuit, torch.Tensor]] = []
     seen: set[int] = set()
     for gate in gates.itertuples():

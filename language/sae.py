@@ -121,7 +121,7 @@ def train_sae(
 ) -> SparseAutoencoder:
     """Train a TopK autoencoder on activations.
 
-    A feature that was not active for a while gets a share of the gradient: the 64 foremost of those
+    A feature that was not active for a while gets a share of the gradient: the 64 largest of those
     reconstruct what the active ones leave (the auxiliary loss of Gao et al.).
 
     Args:

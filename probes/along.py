@@ -78,7 +78,7 @@ def along_training(
         right in the other state, with its interval, and ``random``, the same of random directions
         of equal effect on the layer. Of a bilinear layer also ``rank``, the participation ratio
         of the eigenvalues of the direction's form, and ``alike``, the mean squared cosine between
-        what its foremost eigenfilters span and those of the final agent. Of a ReLU agent also
+        what its leading eigenfilters span and those of the final agent. Of a ReLU agent also
         ``linear_r2`` and ``quadratic_r2``, the share of the variance of what the residual blocks
         add that their best polynomials explain on held-out states, mean over channels and blocks.
 

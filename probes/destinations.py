@@ -60,7 +60,7 @@ def fit_maps(
     """Fit a map for each cell on the first fitting levels, the mouse anywhere.
 
     Raises:
-        ValueError: unknown layer, or one that is no map.
+        ValueError: unknown layer, or one that is not a map.
     """
     mazes = anywhere(FITTING.first(levels), seed)
     found = cheese_maps(agent, layer, mazes, per_cell=per_cell, seed=seed)
@@ -95,7 +95,7 @@ def load_maps(path: str | Path) -> tuple[dict[Cell, Float[Tensor, "channels heig
             names = sorted((tuple(map(int, name.split(","))), name) for name in file.keys())  # noqa: SIM118
             return {Cell(*cell): file.get_tensor(name) for cell, name in names}, metadata["layer"]
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
 
 
 def along_map(maps: Maps, gain: float = 1.0) -> Edit:
@@ -161,7 +161,7 @@ def by_own_difference(agent: Agent, layer: str, basis: Float[Tensor, "k channels
 
 
 def first_moves(sender: Sender, mazes: Sequence[Maze], *, seed: int = 0) -> float:
-    """Return how often the likeliest move is the expert's, to a cell drawn in each maze."""
+    """Return how often the most likely move is the expert's, to a cell drawn in each maze."""
     rng = np.random.default_rng(seed)
     choices = [errands(maze) for maze in mazes]
     wanted = [each[rng.integers(len(each))] for each in choices]

@@ -45,7 +45,7 @@ def move_effects(
 
     Returns:
         Columns ``level``; ``loss``, the fall of the probability of the expert's move; ``right``,
-        whether the edited agent's likeliest move is the expert's (both NaN where the expert has
+        whether the edited agent's most likely move is the expert's (both NaN where the expert has
         none); ``total_variation``, the probability that has moved elsewhere; ``finite``, 0 where
         an agent's outputs are not finite, and the others are NaN.
     """
@@ -179,7 +179,7 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
     Returns:
         For each direction a row for each way: ``direction``; ``way``; ``space``, weights or
         activations; ``loss`` of the right move's probability, with ``low`` and ``high``; ``right``,
-        how often the likeliest move is right; ``finite``, the share of states with finite outputs:
+        how often the most likely move is right; ``finite``, the share of states with finite output:
         below 1 the others are NaN. Ablating about the mean is the same function in both.
     """
     states, levels = study.pairs.base, study.pairs.levels

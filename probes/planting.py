@@ -90,7 +90,7 @@ def steering_table(
 
     Returns:
         A row for each state and condition: ``state``, ``level``, ``condition``, ``gain``, ``right``
-        (the likeliest move is the expert's for the target), ``probability`` (of that move),
+        (the most likely move is the expert's for the target), ``probability`` (of that move),
         ``finite`` (below 1 where outputs are not finite, and the others NaN). Conditions: ``real
         cheese`` at the target, and no other. In mazes without a cheese: ``no cheese``, not steered;
         ``planted: X``, along the direction X, along ``all channels`` or along each kind of the

@@ -68,7 +68,7 @@ def probe_report(
 
     Presence, over cells: ``base_rate`` of positive cells, which is the average precision of
     chance; ``average_precision``; ``f1`` at probability 1/2; ``brier``, the mean squared error
-    of the probability; ``top1``, how often the likeliest cell is right, over states with the
+    of the probability; ``top1``, how often the most likely cell is right, over states with the
     concept (ties share the credit).
 
     Positions: ``r2`` over both coordinates; ``distance``, mean Euclidean error in cells; ``top1``,

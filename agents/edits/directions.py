@@ -326,7 +326,7 @@ def _over_maps(direction: Directions, reader: nn.Module, *, module_name: str) ->
     """Lift channel directions to the flattened map: each at every position.
 
     Raises:
-        ValueError: the reader's inputs are no whole number of positions.
+        ValueError: the reader's inputs are not a whole number of positions.
     """
     basis = span(direction)
     channels = basis.shape[1]

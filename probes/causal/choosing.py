@@ -55,7 +55,7 @@ def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
     groups = len(np.unique(pairs.groups[differ]))
     if groups < LEAST_GROUPS:
         raise ValueError(
-            f"{data.name}: the policy's likeliest behaviour changes with the concept in pairs of "
+            f"{data.name}: the policy's most likely behaviour changes with the concept in pairs of "
             f"{groups} groups only, at least {LEAST_GROUPS} are needed: give more pairs, or the "
             "behaviours that are right"
         )

@@ -26,7 +26,7 @@ class Examples:
         observations: as the policy sees them, channels first.
         labels: of a ``map``: ``(n, rows, columns)`` of 0 and 1, row 0 at the *top* as in the
             picture; of a ``class``: ``(n,)`` integers; of a ``scalar``: ``(n,)`` numbers.
-        groups: the level of each, or another group: states of one group are no independent
+        groups: the level of each, or another group: states of one group are not independent
             observations. Intervals and tests count groups.
     """
 

@@ -43,7 +43,7 @@ def log_behaviour(
 
 
 def follows(log_p: LogBehaviour, wanted: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return whether the likeliest behaviour is the wanted one; NaN where nothing is finite."""
+    """Return whether the most likely behaviour is the wanted one; NaN where nothing is finite."""
     right = (log_p.argmax(1).numpy() == wanted).astype(float)
     return np.where(log_p.isnan().any(1).numpy(), np.nan, right)
 
@@ -132,7 +132,7 @@ def ablated_in_weights(
     """Return the policy with a subspace held at its mean in the weights; None where none can.
 
     The output ``h`` becomes ``h - P (h - mean)``, ``P`` the projector on the subspace of channels.
-    A subspace of whole feature maps is no edit of that kind.
+    A subspace of whole feature maps is not an edit of that kind.
     """
     shape = subject.layers[layer]
     if not subject.can_edit(layer) or basis.shape[1] != shape[0]:

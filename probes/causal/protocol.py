@@ -345,7 +345,7 @@ def _weights_check(
     pairs: Counterfactuals,
     basis: Basis,
 ) -> float | None:
-    """Compare ablation in the weights with that in the activations; None where it is no edit."""
+    """Compare ablation in weights with that in activations; None where it is not an edit."""
     edited = ablated_in_weights(subject, layer, basis, here.mean)
     if edited is None:
         return None

@@ -165,7 +165,7 @@ def _sections(
     places = "a direction of channels, the same at every position"
     whole = "a direction of the layer's whole output"
     weights = [
-        f"{name}: {'made in the activations, it is no edit of weights' if gap is None else gap}"
+        f"{name}: {'made in the activations, it is not an edit of weights' if gap is None else gap}"
         for name, gap in found.weights.items()
     ]
     claims = [f"- *{name}*: {text}" for name, text in MEANINGS.items()]

@@ -301,7 +301,7 @@ CORRUPTIONS = {
         lambda f: (f / "config.json").write_text("[" * 100_000),
         "not JSON",
     ),
-    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not in order"),
+    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not valid"),
     "other file": (setting(["weights", "file"], "a.pkl"), "must be model.safetensors, got 'a.pkl'"),
     "other count": (setting(["weights", "parameters"], 3), "parameters of float32, .* says 3"),
     "other type": (setting(["weights", "dtype"], "float64"), "of float32, .* of float64"),
@@ -379,7 +379,7 @@ def test_unknown_names_and_devices_list_the_choices(monkeypatch, agent, tmp_path
     agent.save(tmp_path / "maze-good")
     assert agents.names() == ["maze-good"]
     assert agents.load("maze-good").config == agent.config
-    with pytest.raises(ValueError, match=r"'maze-godo' is no folder.*maze-good"):
+    with pytest.raises(ValueError, match=r"'maze-godo' is neither a folder.*maze-good"):
         agents.load("maze-godo")
     with pytest.raises(ValueError, match=r"no device 'gpu'.*cuda:N"):
         agents.load("maze-good", device="gpu")

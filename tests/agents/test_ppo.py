@@ -338,7 +338,7 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"device": "tpu9"}, r"no device 'tpu9'.*cuda"),
         (
             {"init_from": "nobody", "architecture": None, "architecture_options": "{}"},
-            r"'nobody' is no folder",
+            r"'nobody' is neither a folder",
         ),
         ({"minibatches": 7}, "64 frames per rollout are not divisible by 7 minibatches"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
@@ -401,4 +401,4 @@ def test_scripts_train_and_evaluate_end_to_end(tmp_path):
     assert len(out.read_text().splitlines()) == 1 + 4
     wrong = script("evaluate.py", "maze-nobody")
     assert wrong.returncode == 2
-    assert "'maze-nobody' is no folder" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert "'maze-nobody' is neither a folder" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -56,7 +56,7 @@ def test_maps_are_kept_in_a_file(maps, tmp_path):
     assert all(torch.equal(found[cell], maps[cell]) for cell in maps)
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "text").write_text("no tensors")
-    for name, said in (("other.safetensors", "has no maps"), ("text", "is no safetensors file")):
+    for name, said in (("other.safetensors", "has no maps"), ("text", "is not a safetensors file")):
         with pytest.raises(ValueError, match=said):
             load_maps(tmp_path / name)
     with pytest.raises(OSError, match="nowhere"):

@@ -96,7 +96,8 @@ class ConceptData:
         behaviours: which behaviour each action of the policy is, so that actions with the same
             effect count as one; None: each action is its own.
         unrelated: held-out states that the concept has no part in, such as those without it: an
-            edit that is specific leaves the policy alone there. None: that claim is left out.
+            edit that is specific leaves the policy alone there. Their labels are not looked at.
+            None: that claim is left out.
         other: labels of another concept of the fitting states, as a control; of the same kind.
         other_name: name of that concept.
 

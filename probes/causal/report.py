@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
+from rlbilinear.probes.causal.at_layer import CONTROLS
 from rlbilinear.probes.causal.choosing import choose, where_to_ask
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
 from rlbilinear.probes.causal.protocol import Answer, answer
-from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
 from rlbilinear.probes.report import IN_SHORT, Drawing, Section, ValidationReport
 from rlbilinear.probes.subject import Subject, as_subject

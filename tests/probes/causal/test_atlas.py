@@ -11,10 +11,9 @@ import torch
 
 from blobs import GREEN, RED, SIDE, as_class, data_of, in_places, reading
 from rlbilinear.agents import Agent
-from rlbilinear.probes.causal import atlas as module
 from rlbilinear.probes.causal.atlas import AtlasSizes, atlas
 from rlbilinear.probes.causal.atlas_cells import USES
-from rlbilinear.probes.causal.protocol import answer
+from rlbilinear.probes.causal.protocol import Questions, answer
 from rlbilinear.probes.causal.remembering import remembering
 from rlbilinear.probes.steps.result import Claim
 from rlbilinear.probes.subject import as_subject
@@ -80,14 +79,15 @@ def test_an_interrupted_atlas_goes_on(made, subject, concepts, tmp_path, monkeyp
     _, whole = made
     asked_at = []
 
-    def stopping(*args, **options):
+    def stopping(questions, rank):
         if len(asked_at) == 3:
             raise KeyboardInterrupt
-        asked_at.append(args[3])
-        return answer(*args, **options)
+        asked_at.append(rank)
+        return whole_answer(questions, rank)
 
     options = {"ranks": (1, 2), "out": tmp_path / "atlas", "sizes": SIZES, "progress": False}
-    monkeypatch.setattr(module, "answer", stopping)
+    whole_answer = Questions.answer
+    monkeypatch.setattr(Questions, "answer", stopping)
     with pytest.raises(KeyboardInterrupt):
         atlas(subject, concepts, **options)
     assert len([*(tmp_path / "atlas").rglob("mix.*.json")]) == 3, "none is lost, none is half"

@@ -75,8 +75,11 @@ def ask(
     Raises:
         ValueError: a layer, rank or number of controls that cannot be; the message says what can.
         SubjectError: a policy that cannot be studied.
+        TypeError: data of another kind.
     """
     started = time.monotonic()
+    if not isinstance(data, ConceptData | str):
+        raise TypeError(f"data: expected ConceptData or a name, got {type(data).__name__}")
     subject = policy if isinstance(policy, Subject) else as_subject(policy, name=name)
     if isinstance(data, str):
         data = game_data(game_of(subject), data, fit_levels=fit_levels, levels=levels, seed=seed)

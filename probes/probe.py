@@ -43,7 +43,7 @@ class LinearProbe(BaseEstimator):
             of targets if there are several.
         intercept_: a number, or one for each target.
         alpha_: the penalty taken.
-        layer_: the layer that it reads, where it is known: `rlbilinear.probes.reading.fit_probe` sets it.
+        layer_: the layer that it reads, if `rlbilinear.probes.reading.fit_probe` fitted it.
     """
 
     def __init__(

@@ -5,13 +5,20 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from sklearn.linear_model import Ridge
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 
 from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading
 from rlbilinear.probes.causal.choosing import choose
 from rlbilinear.probes.causal.interventions import Layer, log_behaviour, rows_of
 from rlbilinear.probes.causal.protocol import Questions, answer
-from rlbilinear.probes.causal.readings import ALPHAS, FOLDS, Features, fit_reading
+from rlbilinear.probes.causal.readings import (
+    ALPHAS,
+    FOLDS,
+    Features,
+    average_precision,
+    fit_reading,
+)
 from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.causal.subspaces import leading
 from rlbilinear.probes.subject import as_subject
@@ -192,3 +199,15 @@ def test_leading_directions_are_singular_vectors_whichever_side_is_longer():
         assert torch.allclose((found @ expected.T).abs(), torch.eye(3).double(), atol=1e-9)
     flat = torch.ones(4, 1, 50, dtype=torch.float64)  # one direction only: the others are any
     assert torch.allclose(leading(flat, 3) @ leading(flat, 3).T, torch.eye(3).double(), atol=1e-9)
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_without():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 5, 6)) < 0.2).astype(np.float32)
+    labels[0] = 0
+    for scores in (rng.standard_normal(labels.shape), rng.integers(0, 4, labels.shape) / 4):
+        found = average_precision(scores, labels)
+        assert np.isnan(found[0])
+        for one, mine, wanted in zip(scores[1:], found[1:], labels[1:], strict=True):
+            expected = average_precision_score(wanted.ravel(), one.ravel())
+            assert mine == pytest.approx(expected, abs=1e-12)

@@ -94,17 +94,21 @@ def atlas(
     out = Path(out)
     with locked(out):
         settings = _settings(subjects, wanted, layers, ranks, sizes)
-        _begin(out, settings, resume)
+        _check_free(out, settings, resume)
         data = _drawn(subjects, wanted, sizes, progress)
-        grid = {
-            (agent, concept): [
-                layer
-                for layer in candidate_layers(subject, data[agent, concept])
-                if layers == "all" or layer in layers
-            ]
+        allowed = {
+            (agent, concept): candidate_layers(subject, data[agent, concept])
             for agent, subject in subjects.items()
             for concept in wanted[agent]
         }
+        grid = {
+            key: [layer for layer in own if layers == "all" or layer in layers]
+            for key, own in allowed.items()
+        }
+        if not any(grid.values()):
+            asked_for = "; ".join(f"{name}: {', '.join(own)}" for (_, name), own in allowed.items())
+            raise ValueError(f"layers: none of {', '.join(layers)} can be asked about; {asked_for}")
+        write_json(out / SETTINGS, settings)
         total = sum(map(len, grid.values())) * len(ranks)
         with tqdm(total=total, disable=not progress, desc="atlas", unit="cell") as bar:
             for (agent, concept), at in grid.items():
@@ -273,11 +277,10 @@ def _digest_of(data: ConceptData) -> str:
     return digest.hexdigest()
 
 
-def _begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Refuse a folder with another atlas, and note the settings in a new one."""
+def _check_free(out: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder with another atlas."""
     file = out / SETTINGS
     if not file.exists():
-        write_json(file, settings)
         return
     if not resume:
         raise FileExistsError(f"{out} has an atlas; resume it, or choose another folder")

@@ -77,6 +77,9 @@ def gathered(
             reason = json.loads(refused.read_text())["reason"]
             reasons.append({"agent": agent, "concept": concept, "reason": reason})
             continue
+        if not layers:
+            reason = "none of the layers asked for has maps fine enough for its labels"
+            reasons.append({"agent": agent, "concept": concept, "reason": reason})
         own = []
         for layer in layers:
             found = [*_found(out, agent, concept, layer, settings["ranks"])]

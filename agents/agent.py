@@ -119,9 +119,12 @@ class Agent:
         Raises:
             ValueError: no such layer; the message lists them.
         """
-        if name not in self.layer_names:
-            raise ValueError(f"unknown layer {name!r}; choose from {', '.join(self.layer_names)}")
-        return self.policy.get_submodule(layer_path(name))
+        try:
+            return self.policy.get_submodule(layer_path(name))
+        except AttributeError as error:
+            raise ValueError(
+                f"unknown layer {name!r}; choose from {', '.join(self.layer_names)}"
+            ) from error
 
     def with_layer(self, name: str, module: nn.Module, *, edit: str | None = None) -> "Agent":
         """Return a copy of the agent with a layer replaced; this one stays as it is.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -19,7 +20,7 @@ from rlbilinear.envs.files import replacing
 from rlbilinear.probes.destinations import Way
 from rlbilinear.probes.figures import COLOURS, CONTROL, STYLE, WIDTH
 from rlbilinear.probes.sending import send
-from rlbilinear.statistics import bootstrap_interval
+from rlbilinear.statistics import bootstrap_interval, bootstrap_of_means
 
 REAL, MAPS, UNSENT = "a real cheese", "maps", "not sent"
 SIDES = {False: "no cheese", True: "own cheese"}
@@ -87,7 +88,8 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         A row for each way with and without the level's own cheese: ``maze``, ``way``, ``reached``
         (the mean over mazes of the share of their cells that are reached) with ``low`` and
         ``high``; ``of_cells``, the share of all cells; ``of_real``, ``of_cells`` relative to a real
-        cheese on the same errands; ``eaten``, the share that ended at the level's own cheese;
+        cheese on the same errands, with ``of_real_low`` and ``of_real_high``; ``eaten``, the share
+        that ended at the level's own cheese;
         ``finite``; ``cells`` and ``mazes``, their numbers.
     """
     key = ["level", "row", "column"]
@@ -101,7 +103,10 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             ),
             seed=seed,
         )
-        there = real.reindex(pd.MultiIndex.from_frame(own[key])).mean()
+        there = real.reindex(pd.MultiIndex.from_frame(own[key]))
+        share = bootstrap_of_means(
+            np.stack([own["reached"], there], 1), own["level"].to_numpy(), _ratio, seed=seed
+        )
         rows.append(
             {
                 "maze": side,
@@ -110,7 +115,9 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 "low": value.low,
                 "high": value.high,
                 "of_cells": own["reached"].mean(),
-                "of_real": own["reached"].mean() / there,
+                "of_real": share.estimate,
+                "of_real_low": share.low,
+                "of_real_high": share.high,
                 "eaten": own["eaten"].mean(),
                 "finite": own["finite"].mean(),
                 "cells": len(own),
@@ -118,6 +125,12 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _ratio(means: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
+    """Return the first as a share of the second; NaN of nothing."""
+    whole = means[..., 1]
+    return np.divide(means[..., 0], whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 @rc_context(STYLE)

@@ -15,6 +15,8 @@ from rlbilinear.probes.causal.subspaces import Basis, Rows, outputs_of, part_alo
 from rlbilinear.probes.subject import Subject
 
 LogBehaviour = Float[Tensor, "n behaviours"]
+Shift = Callable[[Basis], Float[Tensor, "n positions rank"]]
+"""From a subspace to what moves the concept of each pair along it."""
 RADIUS = 4
 """How far from its place, in positions of the map, a concept is taken to change it."""
 
@@ -188,9 +190,7 @@ class PlaceTemplate:
         return torch.einsum("ya,xb->yxab", *along).reshape(height * width, side**2)
 
 
-def shifts(
-    at_fit: Layer, fitting: Counterfactuals, pairs: Counterfactuals
-) -> Callable[[Basis], Float[Tensor, "n positions rank"]] | None:
+def shifts(at_fit: Layer, fitting: Counterfactuals, pairs: Counterfactuals) -> Shift | None:
     """Return how to move the concept of pairs along a subspace, by what fitting pairs tell.
 
     None when the pairs do not say where the concept is, or which value it has.

@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
+from rlbilinear.probes.causal.at_layer import CONTROLS
 from rlbilinear.probes.causal.choosing import choose, where_to_ask
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
 from rlbilinear.probes.causal.protocol import Answer, answer
-from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
 from rlbilinear.probes.report import IN_SHORT, Drawing, Section, ValidationReport
 from rlbilinear.probes.subject import Subject, as_subject
@@ -75,8 +75,11 @@ def ask(
     Raises:
         ValueError: a layer, rank or number of controls that cannot be; the message says what can.
         SubjectError: a policy that cannot be studied.
+        TypeError: data of another kind.
     """
     started = time.monotonic()
+    if not isinstance(data, ConceptData | str):
+        raise TypeError(f"data: expected ConceptData or a name, got {type(data).__name__}")
     subject = policy if isinstance(policy, Subject) else as_subject(policy, name=name)
     if isinstance(data, str):
         data = game_data(game_of(subject), data, fit_levels=fit_levels, levels=levels, seed=seed)

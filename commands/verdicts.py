@@ -1,14 +1,18 @@
-"""Gather an atlas over its agents: in how many of them each claim holds, and how large effects are.
+"""Gather atlases over their agents: in how many each claim holds, and how large effects are.
 
-    rlbilinear atlas --agents AGENT AGENT ... --ranks 1 --out runs/atlas
+    rlbilinear atlas --agents AGENT AGENT ... --ranks 1 --surrogates --out runs/atlas
     rlbilinear verdicts runs/atlas --layers block1 --out runs/over-agents.csv
 
-The agents are the unit: their architectures are set side by side, with intervals over agents.
+The agents are the unit: their architectures are set side by side, with intervals over agents, and
+quadratic surrogates beside the agents that they were made of. Several atlases are read as one when
+they asked in the same way.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import tyro
@@ -17,6 +21,8 @@ from rlbilinear.agents import load
 from rlbilinear.commands.outputs import check_writable, new_file
 from rlbilinear.commands.running import Command
 from rlbilinear.probes.across import over_agents
+from rlbilinear.probes.causal.atlas import SETTINGS
+from rlbilinear.probes.surrogate import SURROGATE
 
 CLAIMS = Path("report", "tables", "claims.csv")
 SHOWN = ["layer", "claim", "kind", "agents", "causal", "contradicted"]
@@ -25,10 +31,10 @@ EFFECTS = ["effect", "effect_low", "effect_high", "control"]
 
 @dataclass(frozen=True)
 class VerdictsOptions:
-    """Gather an atlas over its agents."""
+    """Gather atlases over their agents."""
 
-    atlas: Annotated[Path, tyro.conf.Positional]
-    """folder of an atlas of several agents"""
+    atlases: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """folders of atlases"""
     layers: tuple[str, ...] = ()
     """layers to show; by default all"""
     out: Path | None = None
@@ -38,10 +44,7 @@ class VerdictsOptions:
 def _verdicts(options: VerdictsOptions) -> None:
     if options.out is not None:
         check_writable(options.out)
-    file = options.atlas / CLAIMS
-    if not file.is_file():
-        raise ValueError(f"{options.atlas} holds no finished atlas: no {CLAIMS} in it")
-    found = gathered(pd.read_csv(file))
+    found = gathered(claims_of(options.atlases))
     there = [*dict.fromkeys(found["layer"])]
     if unknown := [layer for layer in options.layers if layer not in there]:
         raise ValueError(f"no layer {', '.join(unknown)}; the atlas has {', '.join(there)}")
@@ -52,10 +55,45 @@ def _verdicts(options: VerdictsOptions) -> None:
             found.to_csv(to, index=False)
 
 
+def claims_of(atlases: Sequence[Path]) -> pd.DataFrame:
+    """Return the claims of all atlases.
+
+    Raises:
+        ValueError: there are none, or one is not finished, has an agent of another, or asked with
+            other sizes.
+    """
+    if not atlases:
+        raise ValueError("no atlas: give folders that rlbilinear atlas has made")
+    found: dict[Path, pd.DataFrame] = {}
+    for folder in atlases:
+        if not (folder / CLAIMS).is_file():
+            raise ValueError(f"{folder} holds no finished atlas: no {CLAIMS} in it")
+        claims = pd.read_csv(folder / CLAIMS)
+        for other, known in found.items():
+            if twice := sorted({*claims["agent"]} & {*known["agent"]}):
+                raise ValueError(f"{folder} and {other} both have {', '.join(twice)}")
+            if sizes(folder) != sizes(other):
+                raise ValueError(
+                    f"{folder} asked with {sizes(folder)}, {other} with {sizes(other)}"
+                )
+        found[folder] = claims
+    return pd.concat(found.values(), ignore_index=True)
+
+
+def sizes(atlas: Path) -> dict[str, Any]:
+    """Return how much an atlas has drawn and compared."""
+    return json.loads((atlas / SETTINGS).read_text())["sizes"]
+
+
+def kind(agent: str) -> str:
+    """Return the architecture of an agent of an atlas; a surrogate's says that it is one."""
+    original = agent.removesuffix(SURROGATE)
+    return load(original, device="cpu").config.architecture + agent[len(original) :]
+
+
 def gathered(claims: pd.DataFrame) -> pd.DataFrame:
     """Return `over_agents` of the claims of an atlas, for each concept, layer and rank."""
-    agents = claims["agent"].unique()
-    kinds = {agent: load(agent, device="cpu").config.architecture for agent in agents}
+    kinds = {agent: kind(agent) for agent in claims["agent"].unique()}
     named = claims.assign(claim=claims["direction"] + ": " + claims["claim"])
     parts = []
     for (concept, layer, rank), here in named.groupby(["concept", "layer", "rank"], sort=False):

@@ -14,8 +14,8 @@ from rlbilinear.probes.dataset import collect
 FITTED_LEVELS = 48
 """Fitting levels whose states a surrogate is fitted on."""
 
-SURROGATE = "'s quadratic surrogate"
-"""Ends the name, in reports, of what `surrogate_of` makes of an agent."""
+SURROGATE, BY_SURROGATE = "'s quadratic surrogate", " (by its quadratic surrogate)"
+"""End names in reports: of what `surrogate_of` makes of an agent, and of an agent read by it."""
 
 
 def quadratic_surrogate(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -32,9 +32,11 @@ def wait_until(condition: Callable[[], object], what: str, patience: float = PAT
 class Node:
     """A head or a worker, in a process group of its own, so that nothing of it can be left."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        self.log = log
-        with log.open("w") as file:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], folder: Path, number: int
+    ) -> None:
+        self.arguments, self.log = arguments, folder / f"node{number}.log"
+        with self.log.open("w") as file:
             self.process = subprocess.Popen(
                 [RAY, "start", *arguments, "--block"],
                 env=environment,
@@ -42,7 +44,10 @@ class Node:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(self._has_started, f"started: {arguments}")
+
+    def wait(self) -> None:
+        """Wait until the node is part of the cluster."""
+        wait_until(self._has_started, f"started: {self.arguments}")
 
     def _has_started(self) -> bool:
         said = self.log.read_text()
@@ -73,10 +78,10 @@ class Node:
 
 
 class Cluster:
-    """A head, and the workers that were added."""
+    """A head, and the workers that were added. Leaving it ends all of them, whatever happened."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray puts sockets there
         self.environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -85,15 +90,29 @@ class Cluster:
             "OMP_NUM_THREADS": "1",
         }
         self.nodes: list[Node] = []
-        port, client = _free_ports(2)
-        self.address = f"127.0.0.1:{port}"
-        self._add(
-            "--head",
-            f"--port={port}",
-            f"--ray-client-server-port={client}",
-            "--include-dashboard=false",
-            f"--temp-dir={folder}",
-        )
+        self.port, self._client_port = _free_ports(2)
+        self.address = f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Cluster":
+        self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as any other end
+        try:
+            self._add(
+                "--head",
+                f"--port={self.port}",
+                f"--ray-client-server-port={self._client_port}",
+                "--include-dashboard=false",
+                f"--temp-dir={self.folder}",
+            )
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, self._before)
 
     def add_worker(self) -> Node:
         """Start a worker, and return it."""
@@ -102,24 +121,10 @@ class Cluster:
     def _add(self, *arguments: str) -> Node:
         common = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
         common += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
-        log = self.folder / f"node{len(self.nodes)}.log"
-        self.nodes.append(Node([*arguments, *common], self.environment, log))
-        return self.nodes[-1]
-
-
-@contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Start a head; end all nodes at the end, whatever happened."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray puts sockets there
-    made = Cluster.__new__(Cluster)
-    made.nodes = []
-    try:
-        made.__init__(folder)
-        yield made
-    finally:
-        for node in made.nodes:
-            node.end()
-        shutil.rmtree(folder, ignore_errors=True)
+        node = Node([*arguments, *common], self.environment, self.folder, len(self.nodes))
+        self.nodes.append(node)
+        node.wait()
+        return node
 
 
 def _free_ports(count: int) -> list[int]:

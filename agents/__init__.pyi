@@ -10,7 +10,8 @@ from .architectures import (
     architecture,
 )
 from .checkpoint import CheckpointError, load, names
-from .distillation import DistillOptions, distill
+from .distill_options import DistillOptions
+from .distillation import distill
 from .evaluation import evaluate
 from .fast_ppo import FastPPO
 from .from_pth import agent_from_pth

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,19 +30,19 @@ from tqdm import tqdm
 
 from rlbilinear.agents import distill_state
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.distill_options import DistillOptions, check
 from rlbilinear.agents.evaluation import METRICS, evaluate
-from rlbilinear.agents.experts import EXPERTS, Expert, check_has_expert
+from rlbilinear.agents.expert_levels import ExpertLevels
+from rlbilinear.agents.experts import EXPERTS
 from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.muon import Muon
 from rlbilinear.agents.network import HEADS, layer_name
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.run import DISTILLED, FAILURES, TENSORBOARD, Run
 from rlbilinear.envs import EVALUATION, TRAINING
-from rlbilinear.envs.games import check_mode
 
 GAMMA = 0.999
 REWARD = 10.0
-PRECISIONS = ("float32", "bfloat16")
 WINDOW = 100
 """Training scores are means over this many last gradient steps."""
 KEPT_STEPS = 64
@@ -52,52 +51,7 @@ MAX_SKIPPED = 20
 """Steps without a finite gradient, among the last `WINDOW`, at which a run stops."""
 
 Optimisers = tuple[Muon, torch.optim.AdamW]
-
-
-@dataclass(frozen=True)
-class DistillOptions:
-    """A run. The same options with ``resume`` continue it; more frames extend it."""
-
-    out: Path
-    """folder of the run"""
-    architecture: str = "bimpala-compact"
-    game: str = "maze"
-    """maze | heist"""
-    frames: int = 7_000_000
-    """labelled states to learn from, each used once"""
-    batch: int = 256
-    """states in a gradient step, one from each environment"""
-    groups: int = 4
-    """sets of environments that take turns, so that consecutive batches differ"""
-    matrix_rate: float = 2e-3
-    """Muon's learning rate, for the weight matrices of hidden layers; it falls linearly to 0"""
-    rate: float = 7e-4
-    """AdamW's learning rate, for all other weights; it falls linearly to 0"""
-    weight_decay: float = 0.01
-    warmup: int = 100
-    """gradient steps over which the rates rise"""
-    max_gradient_norm: float = 1.0
-    value_weight: float = 0.02
-    """weight of the critic's loss; the actor's has weight 1"""
-    new_level: float = 1 / 24
-    """probability at each step that an environment changes to another level"""
-    anywhere: float = 0.6
-    """share of levels that start elsewhere: with the mouse at a random free cell, or the heist's
-    agent at one, some keys held"""
-    mode: str = "easy"
-    """the game's distribution mode"""
-    precision: str = "float32"
-    """precision of the body and of Muon: float32 | bfloat16. bfloat16 is 1.8 times faster on
-    processors with avx512_bf16 or amx_bf16, and many times slower on others"""
-    seed: int = 0
-    device: str = "auto"
-    """auto | cpu | cuda | cuda:N | mps"""
-    evaluation_levels: int = 256
-    """held-out levels played at each checkpoint; 0 for none"""
-    checkpoint_frames: int = 250_000
-    """frames between checkpoints"""
-    progress: bool = True
-    """show a progress bar"""
+Experts = ExpertLevels[Any]
 
 
 def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = False) -> Agent:
@@ -124,7 +78,7 @@ def distill(options: DistillOptions, *, overwrite: bool = False, resume: bool = 
         FloatingPointError: the student's outputs are not finite, or its gradients stay so; the
             last checkpoint is kept, and named.
     """
-    _check(options)
+    check(options)
     with Run.open(options.out, overwrite=overwrite, resume=resume) as run:
         learning = _build(run, options)
         try:
@@ -154,7 +108,7 @@ class _Learning:
         run.write_record(self.record)
         if first == 0:
             run.keep(self.agent, 0)
-        generator, levels = _chances(options, first)
+        generator, levels = chances(options, first)
         started = time.monotonic()
         with (
             closing(levels),
@@ -259,7 +213,7 @@ def make_optimisers(policy: AgentPolicy, options: DistillOptions) -> Optimisers:
 
 
 def student_loss(
-    policy: AgentPolicy, expert: Expert, options: DistillOptions
+    policy: AgentPolicy, expert: Experts, options: DistillOptions
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "envs actions"]]:
     """Return the losses in the levels' current states, and the student's log-probabilities.
 
@@ -305,7 +259,7 @@ def held_out_scores(agent: Agent, options: DistillOptions) -> dict[str, float]:
 def gradient_step(
     policy: AgentPolicy,
     optimisers: Optimisers,
-    expert: Expert,
+    expert: Experts,
     options: DistillOptions,
     generator: torch.Generator,
 ) -> dict[str, float]:
@@ -343,46 +297,19 @@ def set_rates(optimisers: Optimisers, options: DistillOptions, step: int) -> Non
             group["lr"] = rate * share
 
 
-def _check(options: DistillOptions) -> None:
-    """Raise ValueError for an option that is not accepted; `Agent.new` checks the rest."""
-    if options.precision not in PRECISIONS:
-        raise ValueError(
-            f"unknown precision {options.precision!r}; choose from {', '.join(PRECISIONS)}"
-        )
-    check_has_expert(options.game)
-    check_mode(options.game, options.mode)
-    for name in ("batch", "groups", "warmup", "checkpoint_frames"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be positive, got {getattr(options, name)}")
-    if options.frames < options.batch:
-        raise ValueError(
-            f"frames must be at least one batch, {options.batch}, got {options.frames}"
-        )
-    for name in ("matrix_rate", "rate", "max_gradient_norm"):
-        if not 0 < getattr(options, name) < float("inf"):
-            raise ValueError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
-    for name in ("weight_decay", "value_weight", "seed"):
-        if not 0 <= getattr(options, name) < float("inf"):
-            raise ValueError(f"{name} must be 0 or more and finite, got {getattr(options, name)}")
-    for name in ("new_level", "anywhere"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise ValueError(f"{name} must be in 0..1, got {getattr(options, name)}")
-    EVALUATION.first(options.evaluation_levels)
-
-
-def _chances(
+def chances(
     options: DistillOptions, step: int
-) -> tuple[torch.Generator, Generator[Expert, None, None]]:
+) -> tuple[torch.Generator, Generator[Experts, None, None]]:
     """Return the random generator of the student's actions, and its levels, from this step on.
 
     A resumed run gets other ones than it began with.
     """
     words = np.random.SeedSequence([options.seed, step]).generate_state(options.groups + 1)
     actions, *seeds = (int(word) >> 1 for word in words)  # the simulator's seeds have 31 bits
-    return torch.Generator().manual_seed(actions), _turns(options, seeds)
+    return torch.Generator().manual_seed(actions), _in_turns(options, seeds)
 
 
-def _turns(options: DistillOptions, seeds: list[int]) -> Generator[Expert, None, None]:
+def _in_turns(options: DistillOptions, seeds: list[int]) -> Generator[Experts, None, None]:
     """Let groups of levels take turns; each finishes its step when its next turn comes."""
     groups = [
         EXPERTS[options.game](

@@ -31,6 +31,7 @@ from rlbilinear.agents.options import (
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.run import AGENT, FAILURES, TENSORBOARD, Run, Scores
 from rlbilinear.agents.signals import Stopped, StopRequest, stop_on_signals
+from rlbilinear.agents.source import code_digest
 from rlbilinear.agents.stop_callback import StopCallback
 from rlbilinear.envs import EVALUATION, TRAINING, Levels, ProcgenVecEnv
 
@@ -48,7 +49,8 @@ def train(options: TrainOptions, *, overwrite: bool = False, resume: bool = Fals
 
     The run's folder holds
 
-    - ``options.json``, with command, hardware and versions;
+    - ``options.json``, with command, hardware, versions, and the digest of the code
+      (`agents.source`), or of each when it was resumed by another;
     - ``tensorboard/``, and ``results.json``, the held-out scores so far;
     - ``checkpoints/``, of which the newest is kept: the run resumes from there;
     - ``trajectory/``, agents along training, in half precision where that holds their weights:
@@ -175,7 +177,9 @@ def _build(run: Run, options: TrainOptions) -> _Training:
             raise CheckpointError(f"{checkpoint} says that it has {model.num_timesteps:,} frames")
         held_out = [one for one in run.held_out() if one["frames"] <= model.num_timesteps]
     lineage = {name: agent.config.made[name] for name in LINEAGE if name in agent.config.made}
-    record = {"options": recorded(options), **provenance(), **lineage}
+    made_by = agent.config.made.get("code", []) if checkpoint else []
+    code = [*dict.fromkeys([*made_by, code_digest(__name__)])]
+    record = {"options": recorded(options), **provenance(), "code": code, **lineage}
     return _Training(run, options, agent, model, record, held_out)
 
 

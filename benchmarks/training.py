@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,15 +20,18 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlbilinear.agents import ARCHITECTURES, AgentPolicy, DeviceRolloutBuffer, FastPPO
+from rlbilinear.agents import ARCHITECTURES, Agent, AgentPolicy, DeviceRolloutBuffer, FastPPO
+from rlbilinear.agents.experts import EXPERTS
 from rlbilinear.agents.network import find_device
 from rlbilinear.agents.options import PRESETS
 from rlbilinear.agents.ppo import CPU_MICRO_BATCH
 from rlbilinear.agents.precision import Precision
+from rlbilinear.benchmarks import rates
 from rlbilinear.benchmarks.measure import Comparison, Cost, measure, peak_memory
+from rlbilinear.benchmarks.single_file import ActorCritic, SingleFilePPO
 from rlbilinear.benchmarks.stages import halves, shares, synchronize
 from rlbilinear.envs import ProcgenVecEnv
 
@@ -82,7 +86,8 @@ OURS = (ON_CUDA if CUDA else ON_CPU)[-1]
 
 
 def comparisons() -> Iterable[Comparison]:
-    """Measure training in steps from stock to ours, its stages, the others, and memory."""
+    """Measure training beside its passes and others, in steps from stock to ours, and memory."""
+    yield from _rates()
     for name in SHOWN:
         yield from _one_by_one(name)
         yield from _stages(name)
@@ -93,6 +98,34 @@ def comparisons() -> Iterable[Comparison]:
         if name not in SHOWN:
             yield _asked(_short(name, OURS, STOCK), 1.0)
     yield _rollout_memory()
+
+
+def _rates() -> Iterator[Comparison]:
+    """Set distillation and PPO beside what the network's passes take, and PPO beside others'."""
+    _begin_anew()
+    precisions = ("float32", "bfloat16") if CUDA or _bfloat16() else ("float32",)
+    for game, precision in product(EXPERTS, precisions):
+        yield rates.distilling(game, "bimpala-compact", precision)
+    for name in SHOWN:
+        _begin_anew()
+        envs = [_simulator(PUBLISHED.num_envs) for _ in range(3)]
+        ours, stock = (
+            _model(way, env, name, ROLLOUT, PUBLISHED.epochs)
+            for way, env in zip((OURS, STOCK), envs, strict=False)
+        )
+        assert isinstance(ours, FastPPO)
+        network = ActorCritic(*_plain_body(name), envs[2].action_space.n).to(DEVICE)  # type: ignore[attr-defined]
+        steps, minibatches = ROLLOUT // PUBLISHED.num_envs, ROLLOUT // MINIBATCH
+        loop = SingleFilePPO(network, envs[2], steps, minibatches, DEVICE)
+        yield from rates.learning(name, ours, stock, loop, OURS.name)
+        for env in envs:
+            env.close()
+
+
+def _plain_body(architecture: str) -> tuple[nn.Module, int]:
+    """Return an architecture's layers as anybody would write them, and how many features."""
+    body: Any = Agent.new(architecture, game=GAME, device="cpu").policy.features_extractor
+    return body.layers.to(memory_format=torch.contiguous_format), body.features_dim
 
 
 def _one_by_one(architecture: str) -> Iterator[Comparison]:

@@ -12,10 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlbilinear.agents import load
 from rlbilinear.commands.outputs import check_folder, check_writable, writing
 from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.probes.causal.atlas import AtlasSizes, atlas
 from rlbilinear.probes.report import REPORT
+from rlbilinear.probes.subject import Subject, as_subject
+from rlbilinear.probes.surrogate import SURROGATE, has_relu_blocks, surrogate_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class AtlasOptions:
 
     agents: tuple[str, ...] = ("maze-bimpala-compact",)
     """zoo agents, or folders"""
+    surrogates: bool = False
+    """ask also the quadratic surrogate of each agent with ReLU blocks"""
     concepts: tuple[str, ...] = ("all",)
     """names of concepts of the agents' game, or all"""
     layers: tuple[str, ...] = ("all",)
@@ -55,7 +60,7 @@ def _atlas(options: AtlasOptions) -> None:
     check_writable(options.out / "report")
     check_folder(options.out / "report", overwrite=options.resume, marker=REPORT)
     found = atlas(
-        [*options.agents],
+        subjects(options),
         [*options.concepts],
         "all" if options.layers == ("all",) else options.layers,
         options.ranks,
@@ -80,6 +85,24 @@ def _atlas(options: AtlasOptions) -> None:
         print(f"not asked: {row.agent}, {row.concept}: {row.reason}")
     print(f"\nReport:       {options.out / 'report' / REPORT}")
     print(f"TensorBoard:  {Path(sys.executable).parent / 'tensorboard'} --logdir {options.out}")
+
+
+def subjects(options: AtlasOptions) -> list[str | Subject]:
+    """Return what is asked: the agents, and the surrogates that are wanted after them.
+
+    Raises:
+        ValueError: surrogates are wanted, and no agent has ReLU blocks.
+    """
+    if not options.surrogates:
+        return [*options.agents]
+    relu = {name: agent for name in options.agents if has_relu_blocks(agent := load(name))}
+    if not relu:
+        raise ValueError(f"--surrogates: no ReLU blocks in {', '.join(options.agents)}")
+    made = [
+        as_subject(surrogate_of(agent, seed=options.seed), name=name + SURROGATE)
+        for name, agent in relu.items()
+    ]
+    return [*options.agents, *made]
 
 
 def _resume(options: AtlasOptions) -> str:

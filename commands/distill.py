@@ -7,7 +7,8 @@ A run that was stopped is resumed from its last checkpoint by the same command w
 it with ``tensorboard --logdir runs``.
 """
 
-from rlbilinear.agents.distillation import DistillOptions, distill
+from rlbilinear.agents.distill_options import DistillOptions
+from rlbilinear.agents.distillation import distill
 from rlbilinear.agents.run import Run
 from rlbilinear.commands.running import Command
 from rlbilinear.commands.runs import RunCommand, how_to_resume

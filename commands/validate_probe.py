@@ -22,13 +22,13 @@ from rlbilinear.commands.running import Command, Seed
 from rlbilinear.probes.concepts import concept
 from rlbilinear.probes.report import REPORT, ValidationReport
 from rlbilinear.probes.study import Sizes
-from rlbilinear.probes.surrogate import surrogate_of
+from rlbilinear.probes.surrogate import BY_SURROGATE, SURROGATE, surrogate_of
 from rlbilinear.probes.validation import validate
 
 NAMES = {
     "no": "{}",
-    "beside": "{} (by its quadratic surrogate)",
-    "instead": "{}'s quadratic surrogate",
+    "beside": "{}" + BY_SURROGATE,
+    "instead": "{}" + SURROGATE,
 }
 
 

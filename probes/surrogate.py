@@ -14,6 +14,9 @@ from rlbilinear.probes.dataset import collect
 FITTED_LEVELS = 48
 """Fitting levels whose states a surrogate is fitted on."""
 
+SURROGATE, BY_SURROGATE = "'s quadratic surrogate", " (by its quadratic surrogate)"
+"""End names in reports: of what `surrogate_of` makes of an agent, and of an agent read by it."""
+
 
 def quadratic_surrogate(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:
     """Replace an agent's hidden layers by quadratics, fitted on what goes into them.

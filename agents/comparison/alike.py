@@ -14,6 +14,11 @@ AXES = ("game", "architecture", "architecture_options", "seed")
 CODE = ("rlbilinear", "stable-baselines3", "procgen")
 """Packages whose code decides what is learned. Versions of torch and others change rounding."""
 
+OWN_CODE = "code"
+"""This package's code that made a run, by its digest (`agents.source`); several when it was resumed
+by other code; None in records of before there were digests."""
+SHOWN_DIGITS = 12
+
 
 def how_made(run: Run) -> dict[str, Any]:
     """Return the recorded options that tell runs apart, and the versions of the code.
@@ -24,13 +29,17 @@ def how_made(run: Run) -> dict[str, Any]:
     recorded = run.record().get("versions")
     versions = recorded if isinstance(recorded, dict) else {}
     versions = {"procgen": versions.get("procgen-mirror"), **versions}  # the same simulator
-    return {**run.identity(), **{f"version of {name}": versions.get(name) for name in CODE}}
+    known = {f"version of {name}": versions.get(name) for name in CODE}
+    code = run.record().get("code")
+    shown = [str(digest)[:SHOWN_DIGITS] for digest in code] if isinstance(code, list) else None
+    return {**run.identity(), **known, OWN_CODE: shown}
 
 
 def made_differently(entries: Sequence[Entry]) -> dict[Entry, str]:
     """Return the runs that were made unlike most seeds of their game and architecture, and how.
 
-    Of two ways that are as frequent, the one that comes first counts as that of most.
+    Of two ways that are as frequent, the one that comes first counts as that of most. A run that
+    does not say by what code it was made is taken to be of the usual code.
 
     Raises:
         CheckpointError: a record is damaged.
@@ -41,9 +50,13 @@ def made_differently(entries: Sequence[Entry]) -> dict[Entry, str]:
         groups.setdefault((entry.game, entry.architecture), {})[entry] = made
     found = {}
     for group in groups.values():
-        (usual, _), *_ = Counter(map(_text, group.values())).most_common(1)
+        known = [made[OWN_CODE] for made in group.values() if made[OWN_CODE] is not None]
+        for made in group.values():
+            if made[OWN_CODE] is None and known:
+                made[OWN_CODE] = _most(known)
+        usual = _most([*group.values()])
         for entry, made in group.items():
-            if said := differences(made, json.loads(usual)):
+            if said := differences(made, usual):
                 found[entry] = said
     return found
 
@@ -75,5 +88,7 @@ def unequal(entries: Sequence[Entry]) -> list[str]:
     return lines
 
 
-def _text(made: Mapping[str, Any]) -> str:
-    return json.dumps(made, sort_keys=True)
+def _most(values: Sequence[Any]) -> Any:
+    """Return the most frequent of some values that are not hashable; of two the first."""
+    (most, _), *_ = Counter(json.dumps(value, sort_keys=True) for value in values).most_common(1)
+    return json.loads(most)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlbilinear.agents.comparison.matrix import matrix
-from rlbilinear.agents.distillation import DistillOptions
+from rlbilinear.agents.distill_options import DistillOptions
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.precision import Precision
 from rlbilinear.studies.gpu.slices import Job

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rlbilinear import agents
 from rlbilinear.agents import Agent, CheckpointError, distill_state, distillation
+from rlbilinear.agents.distill_options import DistillOptions
 from rlbilinear.agents.distillation import (
-    DistillOptions,
     distill,
     gradient_step,
     held_out_scores,

@@ -241,6 +241,34 @@ def test_of_two_ways_to_make_runs_the_more_frequent_counts(results, tmp_path):
     assert made_differently(entries[1:]) == {}
 
 
+def test_runs_of_other_code_are_left_out_and_runs_that_do_not_say_are_kept(
+    results, compare, tmp_path, capsys
+):
+    """Code is told apart by its digest, also where all of one version."""
+    out, other = tmp_path / "runs", f"{TINY},learning_rate=1e-3"
+    shutil.copytree(results, out)
+    digests = set()
+    for file in out.glob("*/*/seed*/options.json"):
+        digests.add(tuple(json.loads(file.read_text())["code"]))
+    ((code,),) = digests
+    resumed_by_other_code = out / "fruitbot" / other / "seed1" / "options.json"
+    record = json.loads(resumed_by_other_code.read_text())
+    record["code"].append("0123456789abcdef" * 4)
+    resumed_by_other_code.write_text(json.dumps(record))
+    unknown = out / "fruitbot" / TINY / "seed0" / "options.json"
+    record = json.loads(unknown.read_text())
+    del record["code"]
+    unknown.write_text(json.dumps(record))
+    said, tables = report_of(compare, out, capsys)
+    assert "3 of 4 runs finished" in said
+    assert (
+        f"made differently: fruitbot {other} seed 1 "
+        f"(code is ['{code[:12]}', '0123456789ab'], not ['{code[:12]}'])"
+    ) in said
+    assert f"code: {TINY} None and ['{code[:12]}'], {other} ['{code[:12]}']" in said
+    assert tables["summary"].set_index("architecture")["seeds"].to_dict() == {TINY: 2, other: 1}
+
+
 def test_a_report_is_of_the_runs_asked_for(results):
     from rlbilinear.commands.compare import CompareOptions, chosen
 

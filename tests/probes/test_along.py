@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rlbilinear.agents import Agent, CheckpointError
-from rlbilinear.agents.distillation import DistillOptions, distill
+from rlbilinear.agents.distill_options import DistillOptions
+from rlbilinear.agents.distillation import distill
 from rlbilinear.commands.main import main
 from rlbilinear.probes.along import along_training, trajectory
 from rlbilinear.probes.along_figure import along_figure

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbilinear.agents import document, module_spec
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.document import CONFIG, WEIGHTS, Document
+from rlbilinear.agents.document import CONFIG, WEIGHTS, Document, holds
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
 from rlbilinear.agents.hub import SCHEME, HubAddress, fetch
@@ -104,10 +104,8 @@ def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
-    held = {"record": described.sealed["record"], **metadata}  # older files hold no record
-    for name, said in described.sealed.items():
-        if held.get(name) != said:
-            raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another {name}")
+    if not holds(metadata, described.sealed):
+        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} was saved with another")
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     count = sum(weight.numel() for weight in weights.values())
     if (kinds, count) != ({expected["dtype"]}, expected["parameters"]):

@@ -55,7 +55,7 @@ class Document(NamedTuple):
     config: AgentConfig
     structure: list[module_spec.Entry]
     """replacements that turn the architecture's network into this one, layers by their names"""
-    sealed: dict[str, str]
+    sealed: str
     """what the file of weights holds too, see `seal`"""
     weights: dict[str, Any]
     """file, sha256, dtype and parameters"""
@@ -80,17 +80,23 @@ def network_of(policy: AgentPolicy, config: AgentConfig) -> dict[str, Any]:
     }
 
 
-def seal(document: dict[str, Any]) -> dict[str, str]:
+def seal(document: dict[str, Any]) -> str:
     """Return what the file of weights holds of a document too, so that no change to it is missed.
 
-    The ``network`` as text, and the SHA-256 of the rest, the ``record``, that no weights depend on.
+    The ``network``, and the SHA-256 of the rest, the ``record``, that no weights depend on. It is
+    one text, because safetensors writes several entries in any order.
     """
     record = {name: document[name] for name in ("game", "edits", "made")}
-    text = json.dumps(record, sort_keys=True)
-    return {
-        "network": json.dumps(document["network"], sort_keys=True),
-        "record": hashlib.sha256(text.encode()).hexdigest(),
-    }
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"network": document["network"], "record": digest}, sort_keys=True)
+
+
+def holds(metadata: dict[str, str], sealed: str) -> bool:
+    """Whether a file of weights holds this seal; older files hold the network alone."""
+    if "seal" in metadata:
+        return metadata["seal"] == sealed
+    network = json.loads(sealed)["network"]
+    return metadata.get("network") == json.dumps(network, sort_keys=True)
 
 
 def written(config: AgentConfig, network: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def save_policy(
     check_weights(weights, f" as {dtype}")
     described = written(config, network_of(policy, config))
     with new_folder(path, overwrite=overwrite, marker=CONFIG) as folder:
-        save_file(weights, folder / WEIGHTS, metadata=seal(described))
+        save_file(weights, folder / WEIGHTS, metadata={"seal": seal(described)})
         about = {
             "file": WEIGHTS,
             "sha256": sha256(folder / WEIGHTS),

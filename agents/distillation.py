@@ -39,7 +39,7 @@ from rlbilinear.agents.network import HEADS, layer_name
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.run import DISTILLED, FAILURES, TENSORBOARD, Run
 from rlbilinear.envs import EVALUATION, TRAINING
-from rlbilinear.envs.games import check_mode
+from rlbilinear.envs.games import LARGEST_SEED, check_mode
 
 GAMMA = 0.999
 REWARD = 10.0
@@ -361,7 +361,9 @@ def _check(options: DistillOptions) -> None:
     for name in ("matrix_rate", "rate", "max_gradient_norm"):
         if not 0 < getattr(options, name) < float("inf"):
             raise ValueError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
-    for name in ("weight_decay", "value_weight", "seed"):
+    if not 0 <= options.seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {options.seed}")
+    for name in ("weight_decay", "value_weight"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise ValueError(f"{name} must be 0 or more and finite, got {getattr(options, name)}")
     for name in ("new_level", "anywhere"):

@@ -149,7 +149,7 @@ def exit_codes(prog: str) -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a result is not lost for want of a character
     try:
-        with _sigterm_raised():
+        with _sigterm_raised(), _errors_of_threads_named(prog):
             yield
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has read enough
@@ -173,6 +173,26 @@ def _end(prog: str, error: Exception, code: int) -> NoReturn:
 
 def _code(stopped: KeyboardInterrupt) -> int:
     return 128 + getattr(stopped, "signal", signal.SIGINT)
+
+
+@contextmanager
+def _errors_of_threads_named(prog: str) -> Iterator[None]:
+    """Say what a thread could not write without its traceback: TensorBoard writes in threads.
+
+    Whoever waits for the thread gets the error too.
+    """
+
+    def say(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, OSError):
+            print(f"{prog}: {args.exc_value}", file=sys.stderr)
+        else:
+            threading.__excepthook__(args)
+
+    before, threading.excepthook = threading.excepthook, say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from rlbilinear.agents.network import (
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.saving import save_policy
 from rlbilinear.checks import as_numbers, check_whole
+from rlbilinear.envs.games import LARGEST_SEED
 
 Observations = UInt8[np.ndarray, "batch 3 64 64"] | UInt8[Tensor, "batch 3 64 64"]
 Observation = UInt8[np.ndarray, "3 64 64"] | UInt8[Tensor, "3 64 64"]
@@ -76,9 +77,11 @@ class Agent:
 
         Raises:
             ValueError: unknown architecture, option of it, game or device, of which the message
-                lists the choices, or a seed that is not a whole number from 0 on.
+                lists the choices, or a seed that is not a whole number in 0..2**31 - 1.
         """
         check_whole(0, seed=seed)
+        if seed > LARGEST_SEED:
+            raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {seed}")
         config = AgentConfig(architecture, game, architecture_kwargs, made={"seed": int(seed)})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

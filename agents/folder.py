@@ -49,6 +49,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
     path = _named(path)
     if path.is_symlink():
         path = path.resolve()
+    bring_back(path)
     check_free(path, overwrite=overwrite, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, f"{os.getpid()}.new")
@@ -108,6 +109,18 @@ def _check_free(path: str | Path, found: Path, *, overwrite: bool, marker: str) 
         raise FileExistsError(f"{path} exists; choose another place, or overwrite it")
     if not (found / marker).is_file():
         raise FileExistsError(f"{path} holds no {marker}: it is not overwritten")
+
+
+def bring_back(path: Path) -> None:
+    """Put a folder back in its place that a process, killed since, had just moved to replace it."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    start = _beside(path, "").name
+    for entry in path.parent.iterdir():
+        process = entry.name.removeprefix(start).removesuffix(".old")
+        if entry.name == f"{start}{process}.old" and process.isdecimal() and _has_ended(process):
+            entry.rename(path)
+            return
 
 
 def is_free(path: Path) -> bool:
@@ -223,6 +236,16 @@ def provenance() -> dict[str, Any]:
             **versions,
         },
     }
+
+
+def _has_ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and another user's
+        pass
+    return False
 
 
 def _named(path: str | Path) -> Path:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.network import AgentConfig, on_meta
 from rlbilinear.agents.precision import Precision
+from rlbilinear.envs.games import LARGEST_SEED
 
 
 @dataclass(frozen=True)
@@ -161,17 +163,17 @@ def check(options: TrainOptions) -> None:
     ):
         if numbers[name] < 1:
             raise ValueError(f"{name} must be positive, got {numbers[name]}")
-    if options.seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {options.seed}")
+    if not 0 <= options.seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {options.seed}")
     for name, zero in (("levels", "all"), ("evaluate_every", "none"), ("film_every", "none")):
         if numbers[name] < 0:
             raise ValueError(f"{name} must be positive, or 0 for {zero}, got {numbers[name]}")
     for name in ("learning_rate", "clip_range_vf"):
-        if numbers[name] is not None and not numbers[name] > 0:
-            raise ValueError(f"{name} must be positive, got {numbers[name]}")
-    if not chosen.entropy_coefficient >= 0:
+        if numbers[name] is not None and not 0 < numbers[name] < inf:
+            raise ValueError(f"{name} must be positive and finite, got {numbers[name]}")
+    if not 0 <= chosen.entropy_coefficient < inf:
         raise ValueError(
-            f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
+            f"entropy_coefficient must be 0 or more and finite, got {chosen.entropy_coefficient}"
         )
     rollout = chosen.num_envs * chosen.num_steps
     if rollout % chosen.minibatches:

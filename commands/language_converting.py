@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rlbilinear.agents.folder import write_json
 from rlbilinear.commands.language import ConvertOptions
-from rlbilinear.commands.language_runs import open_run
+from rlbilinear.commands.language_runs import opened
 from rlbilinear.language import distillation, replacing, writing
 from rlbilinear.language.closed_form import input_statistics
 from rlbilinear.language.devices import find_device
@@ -60,19 +60,29 @@ def convert(options: ConvertOptions) -> None:
     tokens = tokenize(found.tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(found.tokenizer, unseen, options.context), options.context)
     held_out = spread(held_out, options.held_out_windows)
-    open_run(options)
-    print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
-    original = replacing.original_logits(found.model, held_out, options.batch, options.precision)
+    with opened(options):
+        print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
+        _convert(found, tokens, held_out, options)
+
+
+def _convert(
+    language_model: LanguageModel,
+    tokens: Int[Tensor, "tokens"],
+    held_out: Int[Tensor, "n context"],
+    options: ConvertOptions,
+) -> None:
+    original = replacing.original_logits(
+        language_model.model, held_out, options.batch, options.precision
+    )
     with SummaryWriter(str(options.out / "tensorboard")) as writer:
         conversion = Conversion(
-            found, tokens, held_out, original, _distillation(options), writer, options
+            language_model, tokens, held_out, original, _distillation(options), writer, options
         )
         methods = fit(conversion)
         order, rows = compare(conversion, methods)
         for n in options.counts:
-            rows.append(
-                fine_tune(conversion, n, {i: methods[conversion.best][i] for i in order[:n]})
-            )
+            chosen = {index: methods[conversion.best][index] for index in order[:n]}
+            rows.append(fine_tune(conversion, n, chosen))
             pd.DataFrame(rows).to_csv(options.out / "together.csv", index=False)
     draw_replaced(pd.DataFrame(rows)).savefig(options.out / "together.png", dpi=130)
     write_json(options.out / "order.json", order)

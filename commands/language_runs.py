@@ -1,29 +1,45 @@
 """What the subcommands of ``rlbilinear language`` do."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear.agents.folder import check_free, clear, new_file, provenance, write_json
+from rlbilinear.agents.folder import (
+    check_free,
+    clear,
+    locked,
+    provenance,
+    write_json,
+)
+from rlbilinear.commands import outputs
 from rlbilinear.commands.language import (
     MARKER,
     ConvertOptions,
     TrainOptions,
     WriteOptions,
 )
-from rlbilinear.commands.outputs import check_new_file
 from rlbilinear.language import pretraining, writing
 from rlbilinear.language.bpe import END, load_bpe, train_bpe
 from rlbilinear.language.devices import find_device
 from rlbilinear.language.figures import draw_training
 from rlbilinear.language.models import load
-from rlbilinear.language.text import read_corpus, spread, tokenize, windows
+from rlbilinear.language.text import Corpus, read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 from rlbilinear.language.transformer import TransformerConfig
 from rlbilinear.statistics import t_interval
+
+MAY_CHANGE = {
+    *("out", "overwrite", "resume", "progress", "device", "minutes"),
+    *("mlps", "seeds", "counts", "curve", "tables", "save_model"),
+}
+"""Options that a run may be resumed with: they do not change what was learned so far."""
 
 
 def train(options: TrainOptions) -> None:
@@ -38,10 +54,18 @@ def train(options: TrainOptions) -> None:
         options.hidden,
     )
     corpus = read_corpus(options.text)
-    open_run(options)
+    with opened(options):
+        _train(options, config, corpus, device)
+
+
+def _train(
+    options: TrainOptions, config: TransformerConfig, corpus: Corpus, device: torch.device
+) -> None:
     tokenizer_file = options.out / "tokenizer.json"
     if not tokenizer_file.is_file():
-        train_bpe(corpus.train, options.vocabulary).backend_tokenizer.save(str(tokenizer_file))
+        trained = train_bpe(corpus.train, options.vocabulary).backend_tokenizer
+        with outputs.new_file(tokenizer_file) as file:
+            trained.save(str(file))
     tokenizer = load_bpe(tokenizer_file)
     tokens = tokenize(tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
@@ -107,7 +131,7 @@ def final_losses(curves: pd.DataFrame) -> pd.DataFrame:
 
 def write(options: WriteOptions) -> None:
     """Write texts into a file."""
-    check_new_file(options.out)
+    outputs.check_new_file(options.out)
     device = find_device(options.device)
     model = load(
         options.model, device=str(device), dtype="bfloat16" if device.type == "cuda" else "float32"
@@ -123,8 +147,7 @@ def write(options: WriteOptions) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(options.out, overwrite=False) as file, file.open("w") as stream:
+    with outputs.new_file(options.out, overwrite=False) as file, file.open("w") as stream:
         for text in texts:
             stream.write(f"{text.strip()}\n{END}\n")
 
@@ -134,13 +157,35 @@ def _bounds(values: Any) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def open_run(options: TrainOptions | ConvertOptions) -> None:
-    """Start a folder of runs, or go on with the one that is there."""
-    if not (options.resume and (options.out / MARKER).is_file()):
-        if options.resume:
-            raise ValueError(f"--resume: {options.out} holds no {MARKER}")
-        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
-        options.out.mkdir(parents=True, exist_ok=True)
-        clear(options.out, marker=MARKER)
+@contextmanager
+def opened(options: TrainOptions | ConvertOptions) -> Iterator[None]:
+    """Hold a folder of runs for this process alone, begun or gone on with.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        FileExistsError: something is there, and neither ``overwrite`` nor ``resume`` is on.
+        OSError: it cannot be written; it is named.
+        ValueError: there is nothing to resume, or a run with other options.
+    """
+    marker = options.out / MARKER
     made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
-    write_json(options.out / MARKER, {"options": made, **provenance()})
+    with locked(options.out), outputs.writing(options.out):
+        if options.resume:
+            if not marker.is_file():
+                raise ValueError(f"--resume: {options.out} holds no {MARKER}")
+            _check_same(options.out, json.loads(marker.read_text())["options"], made)
+        else:
+            check_free(options.out, overwrite=options.overwrite, marker=MARKER)
+            clear(options.out, marker=MARKER)
+        write_json(marker, {"options": made, **provenance()})
+        yield
+
+
+def _check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError where a resumed run has other options than `MAY_CHANGE`."""
+    for name in now.keys() - MAY_CHANGE:
+        if before.get(name, now[name]) != now[name]:
+            raise ValueError(
+                f"--resume: {out} was begun with --{name.replace('_', '-')} "
+                f"{before[name]!r}, not {now[name]!r}; choose another folder"
+            )

@@ -17,7 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from rlbilinear.envs.argument_names import OPTIONS, check_switches, takes_procgen_names
-from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
+from rlbilinear.envs.games import (
+    LARGEST_SEED,
+    NUM_ACTIONS,
+    NUM_LEVELS,
+    check_game,
+    check_mode,
+    is_whole,
+)
 from rlbilinear.envs.state_checks import validate_state
 
 _STATE_BUFFER_BYTES = 2**24
@@ -253,7 +260,7 @@ def template_state(env_name: str, mode: str) -> bytes:
 
 def check_seed(seed: int) -> int:
     """Return the seed of a sequence of levels as Python's int, or raise ValueError."""
-    return _checked("seed", seed, 0, 2**31 - 1)
+    return _checked("seed", seed, 0, LARGEST_SEED)
 
 
 def _checked(name: str, value: int, low: int, high: int) -> int:

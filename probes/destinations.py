@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlbilinear.agents import Agent
+from rlbilinear.agents.folder import new_file
 from rlbilinear.envs import FITTING, Cell, Maze, expert_moves, observe
-from rlbilinear.envs.files import replacing
 from rlbilinear.probes.concepts import cheese_presence, overlap
 from rlbilinear.probes.interventions import logits_after
 from rlbilinear.probes.moves import log_move_distribution
@@ -76,8 +76,8 @@ def save_maps(path: str | Path, maps: Maps, layer: str) -> None:
         OSError: the file cannot be written.
     """
     tensors = {f"{cell.row},{cell.column}": each.contiguous() for cell, each in maps.items()}
-    with replacing(Path(path)) as partial_file:
-        save_file(tensors, partial_file, {"format": "rlbilinear-maps", "layer": layer})
+    with new_file(Path(path)) as file:
+        save_file(tensors, file, {"format": "rlbilinear-maps", "layer": layer})
 
 
 def load_maps(path: str | Path) -> tuple[dict[Cell, Float[Tensor, "channels height width"]], str]:

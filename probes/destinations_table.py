@@ -59,10 +59,8 @@ def send_everywhere(
         ValueError: the folder has tables of other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    file = out / SETTINGS
-    if file.exists() and json.loads(file.read_text()) != dict(settings):
-        raise ValueError(f"{out} was made with other settings; choose another folder")
-    write_json(file, dict(settings))
+    check_settings(out / SETTINGS, settings)
+    write_json(out / SETTINGS, dict(settings))
     own = [Maze.from_seed(level) for level in EVALUATION.first(mazes)]
     tables = []
     for cheese, side in SIDES.items():
@@ -79,6 +77,27 @@ def send_everywhere(
                     found.to_csv(partial, index=False)
             tables.append(pd.read_csv(part).assign(way=name, maze=side))
     return pd.concat(tables, ignore_index=True)
+
+
+def check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse other settings than those that the contents of a folder depend on, if it has any.
+
+    Raises:
+        ValueError: they are others; what differs is named.
+    """
+    if not file.exists():
+        return
+    before = json.loads(file.read_text())
+    names = sorted(
+        name for name in before.keys() | settings if before.get(name) != settings.get(name)
+    )
+    if names:
+        said = ", ".join(
+            f"{name} {before.get(name)!r}, not {settings.get(name)!r}" for name in names
+        )
+        raise ValueError(
+            f"{file.parent} was made with other settings ({said}); choose another folder"
+        )
 
 
 def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

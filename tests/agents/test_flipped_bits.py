@@ -21,10 +21,10 @@ MADE = {
 
 @pytest.fixture
 def folder(tmp_path):
-    agent = Agent.new("bimpala-small", channels=4, features=4)
+    agent = Agent.new("bimpala-small", channels=4, features=8)
     agent.config.made.clear()
     agent.config.made.update(MADE)
-    agent.save(tmp_path / "agent", dtype=torch.float16)
+    agent.save(tmp_path / "agent")
     return tmp_path / "agent"
 
 

@@ -12,6 +12,7 @@ import pytest
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import (
     HOLDER,
+    bring_back,
     check_free,
     clear,
     is_free,
@@ -196,3 +197,26 @@ def test_a_link_stays_a_link(tmp_path):
     write(link, "new", overwrite=True)
     assert (tmp_path / "folder" / "mark").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"link", "folder"} and link.is_symlink()
+
+
+def test_what_a_killed_process_was_replacing_is_put_back(tmp_path):
+    """Killed when the old folder had gone, and the new one had not come."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from rlbilinear.agents.folder import new_folder\n"
+        "rename = pathlib.Path.rename\n"
+        "def killed(self, target):\n"
+        "    if self.name.endswith('.new'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rename(self, target)\n"
+        "pathlib.Path.rename = killed\n"
+        "with new_folder(sys.argv[1], overwrite=True, marker='mark') as folder:\n"
+        "    (folder / 'mark').write_text('new')\n"
+    )
+    write(tmp_path / "kept", "old")
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "kept"], check=False)
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / "kept").exists()
+    bring_back(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(FileExistsError, match="kept exists"):
+        write(tmp_path / "kept", "newer")
+    assert (tmp_path / "kept" / "mark").read_text() == "old"

@@ -327,8 +327,11 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"mode": "extreme"}, r"no mode 'extreme'.*easy"),
         ({"architecture": "vgg"}, r"unknown architecture 'vgg'.*bimpala"),
         ({"preset": "fast"}, r"unknown preset 'fast'.*published"),
-        ({"clip_range_vf": 0.0}, "clip_range_vf must be positive, got 0.0"),
-        ({"entropy_coefficient": -0.01}, "entropy_coefficient must not be negative, got -0.01"),
+        ({"clip_range_vf": 0.0}, "clip_range_vf must be positive and finite, got 0.0"),
+        (
+            {"entropy_coefficient": -0.01},
+            "entropy_coefficient must be 0 or more and finite, got -0.01",
+        ),
         (
             {"architecture_options": '{"kernel_size": 4}'},
             r"kernel_size must be odd and positive, got 4",
@@ -340,8 +343,12 @@ def test_altered_training_state_is_refused(tmp_path):
             {"init_from": "nobody", "architecture": None, "architecture_options": "{}"},
             r"'nobody' is neither a folder",
         ),
+        ({"entropy_coefficient": float("inf")}, "entropy_coefficient .* finite, got inf"),
+        ({"clip_range_vf": float("inf")}, "clip_range_vf must be positive and finite, got inf"),
+        ({"architecture": ""}, "unknown architecture ''; choose from impala, "),
+        ({"seed": 2**31}, r"seed must be in 0\.\.2147483647, got 2147483648"),
         ({"minibatches": 7}, "64 frames per rollout are not divisible by 7 minibatches"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, r"seed must be in 0\.\.2147483647, got -1"),
         (
             {"architecture_options": '{"kernel_size": "a"}'},
             "kernel_size must be odd and positive, got 'a'",
@@ -355,7 +362,7 @@ def test_altered_training_state_is_refused(tmp_path):
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"num_steps": 0}, "num_steps must be positive, got 0"),
         ({"levels": -1}, "levels must be positive, or 0 for all, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
     ],
 )
 def test_bad_options_leave_nothing(tmp_path, changes, reason):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from rlbilinear.agents.folder import locked
 from rlbilinear.commands.language import main
 from rlbilinear.language import extra
 from rlbilinear.language.models import load
@@ -54,6 +55,18 @@ def test_losses_have_intervals_over_seeds(trained):
     assert curves["parameters"].nunique() == 1
     assert (trained / "curves.png").stat().st_size > 5000
     assert list(trained.glob("bilinear-1/tensorboard/events*"))
+
+
+def test_a_run_resumes_as_it_was_begun(trained, book, capsys):
+    words = [word if word != "12" else "13" for word in train(book, trained)]
+    said = ends(2, capsys, *words, "--resume")
+    assert "was begun with --steps 12, not 13; choose another folder" in said
+
+
+def test_two_do_not_train_in_one_folder(trained, book, capsys):
+    with locked(trained):
+        said = ends(1, capsys, *train(book, trained), "--resume")
+    assert f"{trained} is in use by process" in said
 
 
 def test_finished_runs_resume_to_the_same_losses(trained, book):

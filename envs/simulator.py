@@ -59,11 +59,15 @@ def import_procgen() -> ModuleType:
 
 
 def _missing(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "procgen":
+        return (
+            "the ProcGen simulator is not installed: pip install 'rlbilinear[procgen]', on Python "
+            "3.10 to 3.12 (from 3.11 on, on Linux with x86_64); elsewhere everything but the games "
+            "works"
+        )
     return (
         f"the ProcGen simulator cannot be loaded: {error}. It needs the system libraries "
-        "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0) "
-        "and the extra procgen: pip install 'rlbilinear[procgen]', on Python 3.10 to 3.12 (from "
-        "3.11 on, on Linux with x86_64); elsewhere everything but the games works."
+        "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
     )
 
 

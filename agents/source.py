@@ -77,8 +77,9 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (each.name for each in node.names if _ours(each.name))
         elif isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
             yield node.module
-            package = importlib.import_module(node.module)
-            if hasattr(package, "__path__"):
+            found = importlib.util.find_spec(node.module)
+            if found is not None and found.submodule_search_locations is not None:
+                package = importlib.import_module(node.module)  # only packages: some need extras
                 yield from filter(_ours, (_home(package, each.name) for each in node.names))
 
 

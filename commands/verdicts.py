@@ -11,7 +11,7 @@ quadratic surrogates beside the agents that they were made of. Several atlases, 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from rlbilinear.agents import load
 from rlbilinear.commands.outputs import check_new_file, new_file
 from rlbilinear.commands.running import Command
 from rlbilinear.probes.across import over_agents
-from rlbilinear.probes.causal.atlas import SETTINGS
+from rlbilinear.probes.causal.atlas import SETTINGS, AtlasSizes
 from rlbilinear.probes.surrogate import BY_SURROGATE, SURROGATE
 
 CLAIMS = Path("report", "tables", "claims.csv")
@@ -88,7 +88,9 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         ValueError: it is neither.
     """
     if (folder / CLAIMS).is_file():
-        return pd.read_csv(folder / CLAIMS), json.loads((folder / SETTINGS).read_text())["sizes"]
+        settings = json.loads((folder / SETTINGS).read_text())
+        drawn = {each.name: settings[each.name] for each in fields(AtlasSizes)}
+        return pd.read_csv(folder / CLAIMS), drawn
     if not (folder / VERDICT).is_file():
         raise ValueError(
             f"{folder} holds no finished atlas and no report: neither {CLAIMS} nor {VERDICT} in it"

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
@@ -7,12 +8,13 @@ from rlbilinear.agents import Agent
 from rlbilinear.commands.atlas import AtlasOptions, subjects
 from rlbilinear.commands.main import main
 from rlbilinear.commands.verdicts import kind
+from rlbilinear.probes.causal.atlas import AtlasSizes
 from rlbilinear.probes.surrogate import has_relu_blocks
 
 AGENTS = ("maze-bimpala-compact", "maze-impala-compact")
 
 
-def write_atlas(folder, effects, sizes=1):
+def write_atlas(folder, effects, levels=1):
     """Write what an atlas of these agents says, of two layers."""
     rows = [
         {"agent": agent, "concept": "cheese", "layer": layer, "rank": 1, "direction": "probe"}
@@ -23,7 +25,7 @@ def write_atlas(folder, effects, sizes=1):
     place = folder / "report" / "tables"
     place.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(place / "claims.csv", index=False)
-    (folder / "atlas.json").write_text(json.dumps({"sizes": {"levels": sizes}}))
+    (folder / "atlas.json").write_text(json.dumps(asdict(AtlasSizes(levels=levels))))
     return folder
 
 
@@ -99,8 +101,8 @@ def test_reports_of_several_agents_are_gathered(tmp_path):
 
 
 def test_the_same_or_other_sizes_are_refused_together(atlas, tmp_path, capsys):
-    write_atlas(tmp_path / "larger", {"maze-bimpala-compact's": 0.5}, sizes=2)
-    for other, why in (("larger", "asked with {'levels': 2}"), ("atlas", "answers again: maze-")):
+    write_atlas(tmp_path / "larger", {"maze-bimpala-compact's": 0.5}, levels=2)
+    for other, why in (("larger", "'levels': 2, "), ("atlas", "answers again: maze-")):
         with pytest.raises(SystemExit) as ended:
             main(["verdicts", str(atlas), str(tmp_path / other)])
         assert ended.value.code == 2 and why in capsys.readouterr().err

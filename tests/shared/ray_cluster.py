@@ -67,7 +67,7 @@ class Node:
         with contextlib.suppress(psutil.Error, StopIteration):
             for child in self.raylet.children():
                 with contextlib.suppress(psutil.Error):
-                    titles.append(" ".join(child.cmdline()))
+                    titles.append(" ".join(child.cmdline()).strip())  # padded with blanks
         return {title.removeprefix("ray::") for title in titles if " seed " in title}
 
     def end(self) -> None:
@@ -78,7 +78,10 @@ class Node:
 
 
 class Cluster:
-    """A head, and the workers that were added. Leaving it ends all of them, whatever happened."""
+    """A head that runs nothing, and the workers that were added, of one CPU each.
+
+    Leaving it ends all of them, whatever happened.
+    """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray puts sockets there
@@ -98,6 +101,7 @@ class Cluster:
         try:
             self._add(
                 "--head",
+                "--num-cpus=0",
                 f"--port={self.port}",
                 f"--ray-client-server-port={self._client_port}",
                 "--include-dashboard=false",
@@ -116,10 +120,10 @@ class Cluster:
 
     def add_worker(self) -> Node:
         """Start a worker, and return it."""
-        return self._add(f"--address={self.address}")
+        return self._add("--num-cpus=1", f"--address={self.address}")
 
     def _add(self, *arguments: str) -> Node:
-        common = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
+        common = ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
         common += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
         node = Node([*arguments, *common], self.environment, self.folder, len(self.nodes))
         self.nodes.append(node)

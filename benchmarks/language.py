@@ -16,7 +16,7 @@ from rlbilinear.layers import BilinearLinear
 
 WIDTH, HIDDEN, LAYERS = 576, 1536, 30
 """Of SmolLM2-135M."""
-DIRECTIONS, PAIRS, EIGENVECTORS_TIMES = 100, 16, 50
+DIRECTIONS, PAIRS, EIGENVECTORS_TIMES = (1, 100), 16, 50
 CONVERSION_SECONDS = 30.0
 TOKENS = 512
 
@@ -24,7 +24,7 @@ TOKENS = 512
 def comparisons() -> Iterator[Comparison]:
     """Measure layers of SmolLM2's sizes with random weights, with what is asked of each."""
     torch.manual_seed(0)
-    yield _many_directions()
+    yield from map(_directions, DIRECTIONS)
     model = _model(LAYERS)
     converted: dict[int, BilinearLinear] = {}
 
@@ -47,9 +47,9 @@ def comparisons() -> Iterator[Comparison]:
     yield _as_fast("a model's forward pass", bilinear, logits_of(model), tokens)
 
 
-def _many_directions() -> Comparison:
+def _directions(count: int) -> Comparison:
     layer = BilinearLinear(WIDTH, WIDTH, hidden_features=HIDDEN)
-    directions = torch.randn(DIRECTIONS, WIDTH).double()
+    directions = torch.randn(count, WIDTH).double()
 
     def dense() -> None:
         w, v = layer.left.weight.double(), layer.right.weight.double()
@@ -62,7 +62,7 @@ def _many_directions() -> Comparison:
         ours = measure(lambda: layer.quadratic_forms(directions).eigh(PAIRS), repeats=3)
         other = measure(dense, repeats=1)
     return Comparison(
-        f"{PAIRS} eigenvectors of {DIRECTIONS} directions, {WIDTH} -> {HIDDEN}",
+        f"{PAIRS} eigenvectors, output directions: {count}, {WIDTH} -> {HIDDEN}",
         ours,
         "dense tensor, eigh",
         other,

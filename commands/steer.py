@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlbilinear.agents import Agent, agent_from_pth, load
-from rlbilinear.agents.folder import new_folder
+from rlbilinear.agents.folder import new_folder, provenance, write_json
 from rlbilinear.commands.outputs import check_folder, writing
 from rlbilinear.commands.running import Command
 from rlbilinear.envs import EVALUATION, Constraints, Maze, sample_levels
@@ -21,7 +21,7 @@ from rlbilinear.envs.levels import WORLD_SIZE
 from rlbilinear.probes.curves import decision_points
 from rlbilinear.probes.vectors import decision_summary, decision_table
 
-TABLE, FIGURE = "decisions.csv", "decisions.png"
+TABLE, FIGURE, RECORD = "decisions.csv", "decisions.png", "steer.json"
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,17 @@ def _steer(options: SteerOptions) -> None:
         with writing(options.out), new_folder(options.out, overwrite=False, marker=TABLE) as folder:
             table.to_csv(folder / TABLE, index=False)
             decision_points(summary).savefig(folder / FIGURE)
+            write_json(folder / RECORD, provenance())
     text = summary.apply(
         lambda row: f"{row['probability']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", axis=1
     )
     shown = summary.assign(probability=text).pivot_table(
         "probability", "condition", "way", aggfunc="first", sort=False
     )
-    print(f"{options.levels} decision squares, vectors at {options.layer}, 95 % interval by level")
+    print(
+        f"probability of the first move of each way at {options.levels} decision squares, "
+        f"vectors at {options.layer}, 95 % interval by level"
+    )
     print(shown.to_string())
     for what, path in (("Agent", options.save), ("Table and figure", options.out)):
         if path is not None:

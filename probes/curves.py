@@ -206,7 +206,10 @@ def coefficient_points(
     axes.set_yticks(y, [name.replace("_", " ") for name in table["measure"]])
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("coefficient of the standardised measure, 95% interval over levels")
+    axes.set_xlabel(
+        "coefficient of the standardised measure (above 0: the choice is likelier), 95% interval\n"
+        "VIF: variance inflation; sign kept: share of other sets of measures with the sign of alone"
+    )
     axes.grid(axis="x", alpha=0.3)
     legend_below(figure, [axes])
     figure.suptitle(title)

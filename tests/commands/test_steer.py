@@ -10,6 +10,7 @@ from rlbilinear.agents import Agent, agent_from_pth, load
 from rlbilinear.agents.from_pth import LAYERS
 from rlbilinear.commands.steer import FIGURE, TABLE, main
 from rlbilinear.envs import Maze, observe
+from rlbilinear.probes.page import read_folder
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def test_a_published_file_is_asked_steered_and_saved(file, tmp_path, monkeypatch
     assert "4 decision squares, vectors at block3" in said and "minus cheese vector" in said
     table = pd.read_csv(out / TABLE)
     assert table["level"].nunique() == 4 and (out / FIGURE).stat().st_size > 1000
+    assert "decisions" in read_folder(out).tables  # `rlbilinear view` takes it
     observations = observe([Maze.from_seed(1, "hard")])
     assert torch.equal(
         load(saved, device="cpu").logits(observations), agent_from_pth(file).logits(observations)

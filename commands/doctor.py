@@ -83,11 +83,15 @@ def packages() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Yield the packages of each extra."""
+    """Yield each extra that adds packages here: their versions, or how to install it."""
     for extra in metadata("rlbilinear").get_all("Provides-Extra") or []:
-        for requirement in requirements(extra):
-            found = installed(requirement, needed=False)
-            yield found._replace(subject=f"{extra}: {found.subject}")
+        asked = [each for each in requirements(extra) if each.name != "rlbilinear"]
+        found = [installed(each, needed=True) for each in asked]
+        lacking = ", ".join(each.subject for each in found if each.problem)
+        if lacking:
+            yield Finding(extra, f"lacks {lacking}; pip install 'rlbilinear[{extra}]'")
+        elif found:
+            yield Finding(extra, ", ".join(f"{each.subject} {each.found}" for each in found))
 
 
 def requirements(extra: str = "") -> list[Requirement]:

@@ -13,7 +13,17 @@ def test_every_required_package_is_found_in_a_version_that_is_supported():
     found = {finding.subject: finding for finding in doctor.packages()}
     assert not [finding for finding in found.values() if finding.problem]
     assert found["torch"].found == version("torch") and "huggingface-hub" not in found
-    assert any(finding.subject == "hub: huggingface-hub" for finding in doctor.extras())
+
+
+def test_an_extra_is_a_line(monkeypatch):
+    asked = {"hub": ["hypothesis>=6"], "onnx": ["hypothesis>=900", "nothing-of-it", "pytest"]}
+    monkeypatch.setattr(
+        doctor, "requirements", lambda extra="": map(Requirement, asked.get(extra, []))
+    )
+    assert {finding.subject: finding.found for finding in doctor.extras()} == {
+        "hub": f"hypothesis {version('hypothesis')}",
+        "onnx": "lacks hypothesis, nothing-of-it; pip install 'rlbilinear[onnx]'",
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,14 @@ demo: .venv/installed
 test: .venv/installed
 	$(VENV) -m pytest -q -n 2
 
-# The wheel under every Python that is here: make test-all PATHS=tests/rlbilinear
+# The wheel under every Python that is here: make test-all FAST=1, or PATHS=tests/rlbilinear
 test-all:
 	sh scripts/test_all.sh $(PATHS)
 
 # Property tests with fresh seeds and more examples: make explore MINUTES=60 PATHS=tests/rlbilinear
 MINUTES := 10
-PATHS := tests
 explore: .venv/installed
-	$(VENV) tests/explore.py --minutes $(MINUTES) $(PATHS)
+	$(VENV) tests/explore.py --minutes $(MINUTES) $(or $(PATHS),tests)
 
 lint: .venv/installed
 	$(VENV) -m ruff check .

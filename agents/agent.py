@@ -32,6 +32,7 @@ from rlbilinear.agents.network import (
 from rlbilinear.agents.policy import AgentPolicy
 from rlbilinear.agents.saving import save_policy
 from rlbilinear.checks import as_numbers, check_whole
+from rlbilinear.envs.games import LARGEST_SEED
 
 Observations = UInt8[np.ndarray, "batch 3 64 64"] | UInt8[Tensor, "batch 3 64 64"]
 Observation = UInt8[np.ndarray, "3 64 64"] | UInt8[Tensor, "3 64 64"]
@@ -44,8 +45,8 @@ class Agent:
     heads are ``action_net`` and ``value_net``.
 
     Numbers that are not finite never become actions: what cannot be answered is a
-    FloatingPointError that names the layer where they first appear. A copy (``copy.deepcopy``, or
-    by `with_layer`) has none of the hooks that were registered on this agent's layers.
+    FloatingPointError that names the layer where they first appear. A copy (``copy.deepcopy``, a
+    pickle, or by `with_layer`) has none of the hooks that were registered on this agent's layers.
 
     Args:
         policy: a policy of one body and two linear heads.
@@ -76,9 +77,11 @@ class Agent:
 
         Raises:
             ValueError: unknown architecture, option of it, game or device, of which the message
-                lists the choices, or a seed that is no whole number from 0 on.
+                lists the choices, or a seed that is not a whole number in 0..2**31 - 1.
         """
         check_whole(0, seed=seed)
+        if seed > LARGEST_SEED:
+            raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {seed}")
         config = AgentConfig(architecture, game, architecture_kwargs, made={"seed": int(seed)})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -119,9 +122,12 @@ class Agent:
         Raises:
             ValueError: no such layer; the message lists them.
         """
-        if name not in self.layer_names:
-            raise ValueError(f"unknown layer {name!r}; choose from {', '.join(self.layer_names)}")
-        return self.policy.get_submodule(layer_path(name))
+        try:
+            return self.policy.get_submodule(layer_path(name))
+        except AttributeError as error:
+            raise ValueError(
+                f"unknown layer {name!r}; choose from {', '.join(self.layer_names)}"
+            ) from error
 
     def with_layer(self, name: str, module: nn.Module, *, edit: str | None = None) -> "Agent":
         """Return a copy of the agent with a layer replaced; this one stays as it is.
@@ -132,7 +138,7 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            TypeError: what takes the layer's place is no module.
+            TypeError: what takes the layer's place is not a module.
             ValueError: no such layer, a module that does not fit in its place, or weights that are
                 not finite.
         """
@@ -147,7 +153,7 @@ class Agent:
             edit: what was changed, in words, for the configuration's ``edits``.
 
         Raises:
-            TypeError: what takes a layer's place is no module.
+            TypeError: what takes a layer's place is not a module.
             ValueError: no such layer, modules that do not fit in their places, or weights that are
                 not finite.
         """
@@ -214,8 +220,8 @@ class Agent:
             check_finite: False returns outputs that are not finite as they are, to be counted.
 
         Raises:
-            ValueError: unknown layer, one that is no step of the forward pass (the two factors of
-                a bilinear convolution run as one), or observations of another type or shape.
+            ValueError: unknown layer, one that is not a step of the forward pass (the two factors
+                of a bilinear convolution run as one), or observations of another type or shape.
             FloatingPointError: outputs of these layers are not finite; the first layer that is not
                 is named.
         """
@@ -254,7 +260,7 @@ class Agent:
                 dictionary, which their interface allows, is refused.
             state: of a recurrent policy. Agents have none: it comes back as it is.
             episode_start: for recurrent policies; not looked at.
-            deterministic: the likeliest actions instead of sampled ones.
+            deterministic: the most likely actions instead of sampled ones.
             generator: to sample with; torch's own when None.
 
         Returns:
@@ -429,6 +435,9 @@ class Agent:
         assert isinstance(images, Tensor)
         features = self.policy.features_extractor(images.to(self.dtype))
         return self.policy.action_net(features), self.policy.value_net(features)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Agent, (copied(self.policy), self.config)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Agent":
         return Agent(copied(self.policy), copy.deepcopy(self.config, memo))

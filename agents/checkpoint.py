@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbilinear.agents import document, module_spec
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.document import CONFIG, WEIGHTS, Document
+from rlbilinear.agents.document import CONFIG, WEIGHTS, Document, holds
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
 from rlbilinear.agents.hub import SCHEME, HubAddress, fetch
@@ -66,7 +66,9 @@ def load(
         folder = ZOO / name_or_path if str(name_or_path) in names() else Path(name_or_path)
     if not folder.is_dir():
         known = ", ".join(names()) or "(none)"
-        raise ValueError(f"{str(name_or_path)!r} is no folder, nor an agent of the zoo: {known}")
+        raise ValueError(
+            f"{str(name_or_path)!r} is neither a folder nor an agent of the zoo: {known}"
+        )
     described = _read_document(folder)
     weights = _read_weights(folder, described)
     policy = _network(folder, described)
@@ -82,11 +84,11 @@ def load(
 def _read_document(folder: Path) -> Document:
     missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} is no checkpoint: it lacks {' and '.join(missing)}")
+        raise CheckpointError(f"{folder} is not a checkpoint: it lacks {' and '.join(missing)}")
     try:
         return document.read((folder / CONFIG).read_text())
     except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG} is not in order: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG} is not valid: {error}") from error
 
 
 def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
@@ -98,12 +100,12 @@ def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
         )
     try:
         with safe_open(file, framework="pt") as opened:
-            network = (opened.metadata() or {}).get("network")
+            metadata = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{file} is no safetensors file: {error}") from error
-    if network != described.network:
-        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
+    if not holds(metadata, described.sealed):
+        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} was saved with another")
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     count = sum(weight.numel() for weight in weights.values())
     if (kinds, count) != ({expected["dtype"]}, expected["parameters"]):

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rlbilinear.agents.experts import check_has_expert
 from rlbilinear.envs import EVALUATION
-from rlbilinear.envs.games import check_mode
+from rlbilinear.envs.games import LARGEST_SEED, check_mode
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """A run. The same options with ``resume`` continue it; more frames prolong it."""
+    """A run. The same options with ``resume`` continue it; more frames extend it."""
 
     out: Path
     """folder of the run"""
@@ -74,7 +74,9 @@ def check(options: DistillOptions) -> None:
     for name in ("matrix_rate", "rate", "max_gradient_norm"):
         if not 0 < getattr(options, name) < float("inf"):
             raise ValueError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
-    for name in ("weight_decay", "value_weight", "seed"):
+    if not 0 <= options.seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {options.seed}")
+    for name in ("weight_decay", "value_weight"):
         if not 0 <= getattr(options, name) < float("inf"):
             raise ValueError(f"{name} must be 0 or more and finite, got {getattr(options, name)}")
     for name in ("new_level", "anywhere"):

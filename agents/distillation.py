@@ -180,7 +180,7 @@ def _build(run: Run, options: DistillOptions) -> _Learning:
     if left < 0 or (left == 0 and run.trained_frames == done):
         raise ValueError(
             f"{run.folder} has had {done:,} frames already, {options.frames:,} are asked for: "
-            "ask for more to prolong it"
+            "ask for more to extend it"
         )
     record = {
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "progress")},

@@ -1,5 +1,6 @@
 """The document ``config.json`` of an agent: written from one, and read only if all is in order."""
 
+import hashlib
 import json
 from typing import Any, NamedTuple
 
@@ -27,7 +28,25 @@ _FIELDS: dict[str, Any] = {
 }
 """Each field's kind: a type, ``[what each item is]``, or the fields inside it."""
 
-_KINDS = {str: "text", int: "a whole number", dict: "an object", str | None: "text or null"}
+_MADE: dict[str, Any] = {
+    "options": dict,
+    "hardware": dict,
+    "versions": dict,
+    "scores": dict | None,
+    "command": str,
+    "frames": int,
+    "from": dict | str,
+}
+"""The fields of ``made`` that others read, where they are there."""
+
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    dict: "an object",
+    str | None: "text or null",
+    dict | None: "an object or null",
+    dict | str: "an object or text",
+}
 
 
 class Document(NamedTuple):
@@ -36,8 +55,8 @@ class Document(NamedTuple):
     config: AgentConfig
     structure: list[module_spec.Entry]
     """replacements that turn the architecture's network into this one, layers by their names"""
-    network: str
-    """all about the network as the file of weights holds it too, see `canonical`"""
+    sealed: str
+    """what the file of weights holds too, see `seal`"""
     weights: dict[str, Any]
     """file, sha256, dtype and parameters"""
 
@@ -61,24 +80,37 @@ def network_of(policy: AgentPolicy, config: AgentConfig) -> dict[str, Any]:
     }
 
 
-def canonical(network: dict[str, Any]) -> str:
-    """Return a network's description as the text that the file of weights holds too."""
-    return json.dumps(network, sort_keys=True)
+def seal(document: dict[str, Any]) -> str:
+    """Return what the file of weights holds of a document too, so that no change to it is missed.
+
+    The ``network``, and the SHA-256 of the rest, the ``record``, that no weights depend on. It is
+    one text, because safetensors writes several entries in any order.
+    """
+    record = {name: document[name] for name in ("game", "edits", "made")}
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"network": document["network"], "record": digest}, sort_keys=True)
 
 
-def written(
-    config: AgentConfig, network: dict[str, Any], weights: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the document of an agent."""
-    return {
+def holds(metadata: dict[str, str], sealed: str) -> bool:
+    """Whether a file of weights holds this seal; older files hold the network alone."""
+    if "seal" in metadata:
+        return metadata["seal"] == sealed
+    network = json.loads(sealed)["network"]
+    return metadata.get("network") == json.dumps(network, sort_keys=True)
+
+
+def written(config: AgentConfig, network: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of an agent, as it will be read, without its ``weights``."""
+    document = {
         "format": FORMAT,
         "version": VERSION,
         "game": config.game,
         "network": network,
-        "weights": weights,
         "edits": config.edits,
         "made": config.made,
     }
+    read: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
+    return read
 
 
 def read(text: str) -> Document:
@@ -96,6 +128,9 @@ def read(text: str) -> Document:
     if found != (FORMAT, VERSION):
         raise ValueError(f"expected {FORMAT} version {VERSION}, found {found}")
     _check("", document, _FIELDS)
+    for name, kind in _MADE.items():
+        if name in document["made"]:
+            _check(f"made.{name}", document["made"][name], kind)
     network, file = document["network"], document["weights"]["file"]
     if file != WEIGHTS:
         raise ValueError(f"weights.file must be {WEIGHTS}, got {file!r}")
@@ -108,7 +143,7 @@ def read(text: str) -> Document:
         made=document["made"],
         edits=tuple(document["edits"]),
     )
-    return Document(config, network["structure"], canonical(network), document["weights"])
+    return Document(config, network["structure"], seal(document), document["weights"])
 
 
 def _check(where: str, value: object, kind: Any) -> None:

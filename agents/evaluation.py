@@ -1,9 +1,11 @@
 """Playing levels and keeping score: one row a level, with intervals by level."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.checks import likeliest, undecided
 from rlbilinear.envs import (
     ACTIONS_OF_MOVE,
@@ -55,7 +58,7 @@ BASELINES: dict[str, Policy] = {
 
 
 def evaluate(
-    agent: Agent | Policy,
+    agent: AgentLike | Policy,
     levels: Iterable[int],
     *,
     game: str | None = None,
@@ -76,11 +79,11 @@ def evaluate(
     wherever their policies are the same.
 
     Args:
-        agent: an agent, or any function from observations to logits.
+        agent: an agent, also by its name, or any function from observations to logits.
         levels: level seeds, each once.
         game: the agent's own when None; must be given for a function.
         mode: the game's distribution mode.
-        greedy: take the likeliest action instead of sampling.
+        greedy: take the most likely action instead of sampling.
         seed: seed of the sampling.
         episodes: how many of each level. Chances of the game are its seed's: greedy episodes of a
             level are all alike.
@@ -105,6 +108,8 @@ def evaluate(
             accepted; the choices are listed.
         FloatingPointError: an agent's logits are not finite, with the layer where that begins.
     """
+    if isinstance(agent, str | Path):
+        agent = as_agent(agent)
     if not isinstance(agent, Agent) and not callable(agent):
         raise ValueError(
             f"expected an Agent or a function from observations to logits, got {agent!r}"
@@ -112,6 +117,7 @@ def evaluate(
     if not_finite not in ("raise", "count"):
         raise ValueError(f"unknown not_finite={not_finite!r}; choose from raise, count")
     policy: Policy
+    remember = isinstance(agent, Agent)  # any other function may not be the same every time
     if isinstance(agent, Agent):
         policy = agent.logits if not_finite == "raise" else partial(_logits_or_nan, agent)
     else:
@@ -137,7 +143,8 @@ def evaluate(
         with tqdm(total=len(planned), desc=f"{game} levels", disable=not progress) as bar:
             for first in range(0, len(planned), env.num_envs):
                 some = planned[first : first + env.num_envs]
-                _play(env, policy, some, greedy, seed, bar, not_finite == "count")
+                own = _Remembering(policy) if remember else policy
+                _play(env, own, some, greedy, seed, bar, not_finite == "count")
     finally:
         env.close()
     table = pd.DataFrame([episode.as_dict() for episode in planned])
@@ -288,6 +295,26 @@ def _play(
                 episodes[index].success = infos[index]["prev_level_complete"]
                 bar.update()
         playing = [index for index in playing if not dones[index]]
+
+
+class _Remembering:
+    """A policy that is asked once about each picture: lost mice see the same ones again.
+
+    Pictures are known by a digest, so that little memory is needed.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._found: dict[bytes, Float[Tensor, "actions"]] = {}
+
+    def __call__(
+        self, observations: UInt8[np.ndarray, "batch 3 64 64"]
+    ) -> Float[Tensor, "batch actions"]:
+        keys = [hashlib.blake2b(each.tobytes(), digest_size=16).digest() for each in observations]
+        new = {key: at for at, key in enumerate(keys) if key not in self._found}
+        if new:
+            self._found |= zip(new, self._policy(observations[[*new.values()]]).cpu(), strict=True)
+        return torch.stack([self._found[key] for key in keys])
 
 
 def _logits_or_nan(

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.evaluation import start_levels
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.checks import likeliest
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv, videos
@@ -43,7 +44,12 @@ class Thought(NamedTuple):
 
 
 def film(
-    agent: Agent, levels: Sequence[int], *, mode: str = "easy", steps: int = STEPS, seed: int = 0
+    agent: AgentLike,
+    levels: Sequence[int],
+    *,
+    mode: str = "easy",
+    steps: int = STEPS,
+    seed: int = 0,
 ) -> videos.Frames:
     """Play one episode on each level, and return them in rows, with the agent's outputs.
 
@@ -62,6 +68,7 @@ def film(
         ValueError: no level, fewer than one step, or an unknown game or mode.
         FloatingPointError: the agent's logits or values are not finite.
     """
+    agent = as_agent(agent)
     if not levels:
         raise ValueError("expected at least one level")
     noise = [np.random.default_rng([seed, level]) for level in levels]

@@ -33,7 +33,8 @@ _PACKAGES = ("rlbilinear", "numpy", "stable-baselines3", "procgen", "procgen-mir
 def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Iterator[Path]:
     """Give a temporary folder to write into, moved to ``path`` when the block ends well.
 
-    Its files are on the disk before it has its name, so that a power cut leaves no half of it.
+    Its files are on the disk before it has its name, so that a power cut leaves no half of it. What
+    came to ``path`` while the block ran is replaced only if it might have been before.
 
     Args:
         path: where the folder will be; its parents are made.
@@ -46,6 +47,9 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
         ValueError: its name is not valid text.
     """
     path = _named(path)
+    if path.is_symlink():
+        path = path.resolve()
+    bring_back(path)
     check_free(path, overwrite=overwrite, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, f"{os.getpid()}.new")
@@ -59,9 +63,10 @@ def new_folder(path: str | Path, *, overwrite: bool = False, marker: str) -> Ite
                 _to_disk(written)
             if path.exists():
                 path.rename(replaced)
+                _check_free(path, replaced, overwrite=overwrite, marker=marker)
             temporary.rename(path)
     finally:
-        if replaced.exists() and not path.exists():  # interrupted between the two
+        if replaced.exists() and not path.exists():  # interrupted between the two, or not free
             replaced.rename(path)
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,13 +98,29 @@ def check_free(path: str | Path, *, overwrite: bool, marker: str) -> None:
     Raises:
         FileExistsError: it exists and ``overwrite`` is off, or it is not a folder with ``marker``.
     """
-    path = Path(path)
-    if is_free(path):
+    _check_free(path, Path(path), overwrite=overwrite, marker=marker)
+
+
+def _check_free(path: str | Path, found: Path, *, overwrite: bool, marker: str) -> None:
+    """Check what was found at a path, and may lie elsewhere by now."""
+    if is_free(found):
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another place, or overwrite it")
-    if not (path / marker).is_file():
+    if not (found / marker).is_file():
         raise FileExistsError(f"{path} holds no {marker}: it is not overwritten")
+
+
+def bring_back(path: Path) -> None:
+    """Put a folder back in its place that a process, killed since, had just moved to replace it."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    start = _beside(path, "").name
+    for entry in path.parent.iterdir():
+        process = entry.name.removeprefix(start).removesuffix(".old")
+        if entry.name == f"{start}{process}.old" and process.isdecimal() and _has_ended(process):
+            entry.rename(path)
+            return
 
 
 def is_free(path: Path) -> bool:
@@ -215,6 +236,16 @@ def provenance() -> dict[str, Any]:
             **versions,
         },
     }
+
+
+def _has_ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and another user's
+        pass
+    return False
 
 
 def _named(path: str | Path) -> Path:

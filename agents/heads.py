@@ -15,24 +15,28 @@ from torch import Tensor, nn
 
 from rlbilinear import BilinearLinear, QuadraticForm
 from rlbilinear.agents.agent import Agent
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.composition import group_directions, head_forms
 from rlbilinear.edits.functional import PositionBias
 from rlbilinear.family import FormFamily
 
 
-def policy_forms(agent: Agent, directions: Float[Tensor, "n actions"] | None = None) -> FormFamily:
+def policy_forms(
+    agent: AgentLike, directions: Float[Tensor, "n actions"] | None = None
+) -> FormFamily:
     """Return the forms of several directions over the logits, of every action when None.
 
     Raises:
         ValueError: the agent's last layer is not bilinear and dense, or directions of another
             shape.
     """
+    agent = as_agent(agent)
     return _forms(agent, "action_net", directions)
 
 
 def policy_form(
-    agent: Agent,
+    agent: AgentLike,
     actions: int | Iterable[int],
     *,
     reduce: Literal["mean", "sum"] = "mean",
@@ -49,26 +53,29 @@ def policy_form(
     Raises:
         ValueError: an action that does not exist, or an agent with another last layer.
     """
+    agent = as_agent(agent)
     group = actions if isinstance(actions, Iterable) else [actions]
     directions = group_directions([group], agent.config.actions, reduce=reduce, against=against)
     return policy_forms(agent, directions)[0]
 
 
-def value_form(agent: Agent) -> QuadraticForm:
+def value_form(agent: AgentLike) -> QuadraticForm:
     """Return the form of the value.
 
     Raises:
         ValueError: the agent's last layer is not bilinear and dense.
     """
+    agent = as_agent(agent)
     return _forms(agent, "value_net")[0]
 
 
-def trunk_shape(agent: Agent) -> tuple[int, int, int]:
+def trunk_shape(agent: AgentLike) -> tuple[int, int, int]:
     """Return the ``(channels, height, width)`` of the maps that the forms read, flattened.
 
     Raises:
         ValueError: the agent's last layer does not read flattened maps.
     """
+    agent = as_agent(agent)
     *_, maps, flatten, _ = _steps(agent)
     if not isinstance(agent.layer(flatten), nn.Flatten):
         raise ValueError(f"expected maps flattened before the last layer, got {flatten}")

@@ -8,6 +8,7 @@ Where it looks: in ``RLBILINEAR_HUB`` when that is set (a folder, or the http ad
 else on the server of ``HF_ENDPOINT``, huggingface_hub's own variable, by default the public Hub.
 """
 
+import errno
 import json
 import os
 import re
@@ -59,7 +60,7 @@ class HubAddress(NamedTuple):
         found = _ADDRESS.fullmatch(text)
         if found is None:
             raise ValueError(
-                f"{text!r} is no address on the Hub; expected hf://owner/name, "
+                f"{text!r} is not an address on the Hub; expected hf://owner/name, "
                 "hf://owner/name@revision or hf://owner/name@revision#sha256=64 hexadecimal digits"
             )
         return cls(found["repository"], found["revision"] or "main", found["sha256"])
@@ -193,7 +194,7 @@ def server_errors(address: HubAddress) -> Iterator[None]:
     """Say in words what a server's error means.
 
     Raises:
-        OSError: it cannot be reached, or refuses.
+        OSError: it cannot be reached, or refuses; or there is no room for what it sends.
         ValueError: no such repository or revision.
     """
     errors = huggingface_hub().errors
@@ -213,6 +214,14 @@ def server_errors(address: HubAddress) -> Iterator[None]:
         raise OSError(f"{endpoint()} did not answer for {address}: {_short(error)}") from error
     except connection_errors() as error:
         raise OSError(f"cannot reach {endpoint()} for {address}: {_short(error)}") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        cache = huggingface_hub().constants.HF_HUB_CACHE
+        raise OSError(
+            f"no room on the disk for {address} in {cache}: make some, or set HF_HUB_CACHE to a "
+            "folder on another disk"
+        ) from error
 
 
 def connection_errors() -> tuple[type[Exception], ...]:

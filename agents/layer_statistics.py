@@ -20,6 +20,7 @@ from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.blocks import ReluBlock
 from rlbilinear.agents.evaluation import start_levels
 from rlbilinear.agents.gradients import layers_of
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import BODY
 from rlbilinear.envs import NUM_ACTIONS, ProcgenVecEnv
 from rlbilinear.hosvd import hosvd
@@ -68,7 +69,7 @@ def held_out_frames(
 
 
 def activation_statistics(
-    agent: Agent, observations: UInt8[np.ndarray, "frames 3 64 64"]
+    agent: AgentLike, observations: UInt8[np.ndarray, "frames 3 64 64"]
 ) -> tuple[Scalars, dict[str, Float[Tensor, "values"]]]:
     """Measure what layers give on these observations.
 
@@ -85,6 +86,7 @@ def activation_statistics(
     Raises:
         ValueError: observations of another type or shape.
     """
+    agent = as_agent(agent)
     moments: dict[str, _Moments] = {}
     kept: dict[str, list[Tensor]] = {}
     parts = -(-len(observations) // CHUNK)
@@ -106,7 +108,7 @@ def activation_statistics(
     }
 
 
-def weight_statistics(agent: Agent) -> Scalars:
+def weight_statistics(agent: AgentLike) -> Scalars:
     """Measure weights, without data.
 
     ``layer_weight_norm`` and ``layer_weight_rank`` are of each layer's weights: their Frobenius
@@ -117,6 +119,7 @@ def weight_statistics(agent: Agent) -> Scalars:
     ``layer_eigenfilter_rank`` that of the eigenvalues of the largest of these forms, about how many
     eigenfilters it is made of.
     """
+    agent = as_agent(agent)
     numbers: Scalars = {}
     for name, (weight, *rest) in layers_of(agent.policy).items():
         norms = [as_double(w).norm() for w in (weight, *rest)]

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 LARGE = 2**16
 """Weights of a matrix from which on bfloat16 is faster: smaller ones take twice the time in it."""
 

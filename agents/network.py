@@ -229,7 +229,7 @@ def layer_name(path: str) -> str:
 
 
 def weights_of(policy: AgentPolicy) -> dict[str, Tensor]:
-    """Return weights and buffers by layer name, each once: the policy lists its body thrice."""
+    """Return weights and buffers by layer name, each once; the policy lists its body thrice."""
     return {
         layer_name(path): weight
         for path, weight in policy.state_dict().items()

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from rlbilinear.agents.checkpoint import CheckpointError
 from rlbilinear.agents.network import AgentConfig, on_meta
 from rlbilinear.agents.precision import Precision
+from rlbilinear.envs.games import LARGEST_SEED
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ class TrainOptions:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(PRESETS[self.preset], **given)
 
+    @property
+    def new_architecture(self) -> str:
+        """The architecture of a new agent."""
+        return "bimpala" if self.architecture is None else self.architecture
+
     def architecture_arguments(self) -> dict[str, Any]:
         """Return the architecture's options as a dictionary.
 
@@ -156,17 +163,17 @@ def check(options: TrainOptions) -> None:
     ):
         if numbers[name] < 1:
             raise ValueError(f"{name} must be positive, got {numbers[name]}")
-    if options.seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {options.seed}")
+    if not 0 <= options.seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be in 0..{LARGEST_SEED}, got {options.seed}")
     for name, zero in (("levels", "all"), ("evaluate_every", "none"), ("film_every", "none")):
         if numbers[name] < 0:
             raise ValueError(f"{name} must be positive, or 0 for {zero}, got {numbers[name]}")
     for name in ("learning_rate", "clip_range_vf"):
-        if numbers[name] is not None and not numbers[name] > 0:
-            raise ValueError(f"{name} must be positive, got {numbers[name]}")
-    if not chosen.entropy_coefficient >= 0:
+        if numbers[name] is not None and not 0 < numbers[name] < inf:
+            raise ValueError(f"{name} must be positive and finite, got {numbers[name]}")
+    if not 0 <= chosen.entropy_coefficient < inf:
         raise ValueError(
-            f"entropy_coefficient must not be negative, got {chosen.entropy_coefficient}"
+            f"entropy_coefficient must be 0 or more and finite, got {chosen.entropy_coefficient}"
         )
     rollout = chosen.num_envs * chosen.num_steps
     if rollout % chosen.minibatches:
@@ -179,7 +186,7 @@ def check(options: TrainOptions) -> None:
 
 def _check_architecture(options: TrainOptions) -> None:
     """Raise ValueError where the network cannot be built."""
-    name, arguments = options.architecture or "bimpala", options.architecture_arguments()
+    name, arguments = options.new_architecture, options.architecture_arguments()
     try:
         on_meta(AgentConfig(name, options.game, arguments))
     except (TypeError, RuntimeError) as error:
@@ -238,7 +245,7 @@ def check_length(run: Path, frames: int, options: TrainOptions) -> None:
     if frames >= options.frames + chosen.num_envs * chosen.num_steps:
         raise ValueError(
             f"{run} was trained for {frames:,} frames, {options.frames:,} are asked for: "
-            "ask for more to prolong it, or choose another folder for a shorter run"
+            "ask for more to extend it, or choose another folder for a shorter run"
         )
 
 
@@ -295,7 +302,7 @@ def compared(options: TrainOptions, config: AgentConfig) -> dict[str, Any]:
     kept = {k: v for k, v in recorded(options).items() if k not in left_out}
     return {
         **kept,
-        "init_from": options.init_from or "",
+        "init_from": "" if options.init_from is None else options.init_from,
         "architecture": config.architecture,
         "architecture_options": json.dumps(config.architecture_kwargs),
         **hyperparameters,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rlbilinear import BilinearConv2d
 from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.architectures import BilinearBlock, ReluBlock
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.chains import as_convolutional, explain_chain, r_squared
 from rlbilinear.composition import group_directions
@@ -51,7 +52,7 @@ class Part(NamedTuple):
         return f"{self.source} to {self.layers[-1]}"
 
 
-def polynomial_parts(agent: Agent, head: str = "action_net") -> list[Part]:
+def polynomial_parts(agent: AgentLike, head: str = "action_net") -> list[Part]:
     """Cut an agent at its max-pools (and ReLUs) into exact polynomials.
 
     The last part ends with a head; parts without a bilinear layer are left out.
@@ -63,6 +64,7 @@ def polynomial_parts(agent: Agent, head: str = "action_net") -> list[Part]:
     Raises:
         ValueError: no such head, or no bilinear layer.
     """
+    agent = as_agent(agent)
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; choose from {', '.join(HEADS)}")
     found: list[Part] = []
@@ -80,12 +82,13 @@ def polynomial_parts(agent: Agent, head: str = "action_net") -> list[Part]:
     return found
 
 
-def part_to(agent: Agent, layer: str) -> Part:
+def part_to(agent: AgentLike, layer: str) -> Part:
     """Return the polynomial that ends with a step of an agent, from the pool before it on.
 
     Raises:
         ValueError: no such step in a polynomial part; the message lists those that are.
     """
+    agent = as_agent(agent)
     parts = polynomial_parts(agent)
     for part in parts:
         if layer in part.layers:
@@ -95,14 +98,15 @@ def part_to(agent: Agent, layer: str) -> Part:
     raise ValueError(f"{layer} is not a step of a polynomial part; choose from {steps}")
 
 
-def move_directions(agent: Agent) -> dict[str, Float[Tensor, "actions"]]:
+def move_directions(agent: AgentLike) -> dict[str, Float[Tensor, "actions"]]:
     """Return a direction over a maze agent's logits for each move: its actions minus the others."""
+    agent = as_agent(agent)
     directions = group_directions(ACTIONS_OF_MOVE.values(), agent.config.actions, against="others")
     return dict(zip((move.name.lower() for move in ACTIONS_OF_MOVE), directions, strict=True))
 
 
 def explain_chains(
-    agent: Agent,
+    agent: AgentLike,
     observations: Observations,
     *,
     filters: Iterable[int] = (1, 2),
@@ -137,6 +141,7 @@ def explain_chains(
         ValueError: see `polynomial_parts`; directions of a layer that ends no part; a chain that is
             too large.
     """
+    agent = as_agent(agent)
     parts = polynomial_parts(agent, head)
     ends = [part.layers[-1] for part in parts]
     directions = directions or {}
@@ -162,7 +167,7 @@ def explain_chains(
 
 
 def explain_degrees(
-    agent: Agent, observations: Observations, *, head: str = "action_net", batch: int = 16
+    agent: AgentLike, observations: Observations, *, head: str = "action_net", batch: int = 16
 ) -> pd.DataFrame:
     """Measure how much of each part's output lower degrees explain, around the mean input.
 
@@ -176,6 +181,7 @@ def explain_degrees(
     Raises:
         ValueError: see `polynomial_parts`.
     """
+    agent = as_agent(agent)
     rows = []
     for part in polynomial_parts(agent, head):
         x = inputs_of(agent, part, observations).double()
@@ -191,7 +197,7 @@ def explain_degrees(
 
 
 def explain_components(
-    agent: Agent,
+    agent: AgentLike,
     observations: Observations,
     kept: Iterable[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
     *,
@@ -209,6 +215,7 @@ def explain_components(
     Raises:
         ValueError: see `polynomial_parts`; a negative number.
     """
+    agent = as_agent(agent)
     rows = []
     with torch.no_grad():
         for part in polynomial_parts(agent, head):
@@ -230,9 +237,10 @@ def explain_components(
 
 
 def inputs_of(
-    agent: Agent, part: Part, observations: Observations
+    agent: AgentLike, part: Part, observations: Observations
 ) -> Float[Tensor, "n channels height width"]:
     """Return what goes into a part on observations, on the cpu."""
+    agent = as_agent(agent)
     if part.source == OBSERVATIONS:
         return torch.as_tensor(observations).float() / 255
     return agent.activations(observations, [part.source])[part.source].cpu()

@@ -206,9 +206,12 @@ def _first_agent(options: TrainOptions) -> Agent:
     """
     arguments = options.architecture_arguments()
     if options.init_from is None:
-        name = options.architecture or "bimpala"
         return Agent.new(
-            name, game=options.game, seed=options.seed, device=options.device, **arguments
+            options.new_architecture,
+            game=options.game,
+            seed=options.seed,
+            device=options.device,
+            **arguments,
         )
     if options.architecture is not None or arguments:
         raise ValueError(

@@ -127,10 +127,9 @@ class Run:
         """Frames done when the run was last saved; 0 if it never was.
 
         Raises:
-            CheckpointError: the file that says it is damaged.
+            CheckpointError: the file that says it is damaged or gone.
         """
-        file = self.folder / RESULTS
-        return _frames(_read(file), file)
+        return _frames(self._results(), self.folder / RESULTS)
 
     @property
     def trained_frames(self) -> int:
@@ -146,10 +145,10 @@ class Run:
         """Return the scores on held-out levels so far, oldest first.
 
         Raises:
-            CheckpointError: the file that has them is damaged.
+            CheckpointError: the file that has them is damaged or gone.
         """
         file = self.folder / RESULTS
-        scores = _read(file).get("held_out", [])
+        scores = self._results().get("held_out", [])
         if not isinstance(scores, list) or not all(_are_scores(each) for each in scores):
             raise CheckpointError(f"{file} is damaged: expected a list of scores in held_out")
         return scores
@@ -196,6 +195,15 @@ class Run:
         if isinstance(error, FloatingPointError):
             return FloatingPointError(f"diverged after {frames:,} frames: {error}; {last}")
         return OSError(f"cannot write in {self.folder} after {frames:,} frames: {error}; {last}")
+
+    def _results(self) -> dict[str, Any]:
+        file = self.folder / RESULTS
+        if not file.exists() and self._checkpoints():
+            raise CheckpointError(
+                f"{file} is gone, and with it the scores so far: put it back, or write {{}} into a "
+                "new one to go on without them"
+            )
+        return _read(file)
 
     def _checkpoints(self) -> list[Path]:
         """Return the checkpoints that hold a run's state, oldest first."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rlbilinear import Polynomial
 from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.architectures import ReluBlock
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.residual import Residual
 from rlbilinear.convert import to_module
 from rlbilinear.swapping import CovarianceKind, Fit, Replacement, replace_layers, replaceable
@@ -35,12 +36,13 @@ class Surrogate:
     replacement: Replacement
 
 
-def regrouped(agent: Agent) -> Agent:
+def regrouped(agent: AgentLike) -> Agent:
     """Return the same agent with each unit that can get a surrogate as a layer of its own.
 
     Blocks become ``block1.relu`` and ``block1.branch``; a dense layer takes in the ReLU after it.
     It computes the same, and is saved and loaded. An agent without ReLUs is returned as it is.
     """
+    agent = as_agent(agent)
     modules: dict[str, nn.Module] = {}
     steps = [(name, agent.layer(name)) for name in agent.layer_names if "." not in name]
     for (name, module), (after, follower) in zip(
@@ -55,31 +57,34 @@ def regrouped(agent: Agent) -> Agent:
     return agent.with_layers(modules, edit="ReLU units grouped as layers") if modules else agent
 
 
-def units(agent: Agent) -> list[str]:
+def units(agent: AgentLike) -> list[str]:
     """Return the layers of a regrouped agent that have surrogates, in their order.
 
     Of a bilinear agent these are its bilinear layers: of degree 2 already, exactly.
     """
+    agent = as_agent(agent)
     return replaceable(body(agent))
 
 
-def hidden_layers(agent: Agent) -> list[str]:
+def hidden_layers(agent: AgentLike) -> list[str]:
     """Return the units of a regrouped agent that are more than an activation alone.
 
     Replaced by quadratics, they leave between the blocks the ReLUs as they are.
     """
+    agent = as_agent(agent)
     return [name for name in units(agent) if not isinstance(agent.layer(name), nn.ReLU)]
 
 
-def body(agent: Agent) -> nn.Module:
+def body(agent: AgentLike) -> nn.Module:
     """Return the layers from images in [0, 1] to features."""
+    agent = as_agent(agent)
     layers = agent.policy.features_extractor.layers
     assert isinstance(layers, nn.Module)
     return layers
 
 
 def polynomial_surrogate(
-    agent: Agent,
+    agent: AgentLike,
     observations: Observations,
     layers: Iterable[str] | None = None,
     degree: int | Mapping[str, int] = 2,
@@ -111,6 +116,7 @@ def polynomial_surrogate(
         ValueError: a layer that the agent has not, or as `rlbilinear.swapping.replace_layers`.
         TypeError: a layer that cannot be approximated.
     """
+    agent = as_agent(agent)
     grouped = regrouped(agent)
     chosen = units(grouped) if layers is None else list(dict.fromkeys(layers))
     replacement = replace_layers(
@@ -127,7 +133,7 @@ def polynomial_surrogate(
     return Surrogate(with_polynomials(grouped, replacement.polynomials), replacement)
 
 
-def with_polynomials(agent: Agent, polynomials: Mapping[str, Polynomial]) -> Agent:
+def with_polynomials(agent: AgentLike, polynomials: Mapping[str, Polynomial]) -> Agent:
     """Return a copy of an agent with polynomials in the place of layers.
 
     Args:
@@ -137,17 +143,19 @@ def with_polynomials(agent: Agent, polynomials: Mapping[str, Polynomial]) -> Age
     Raises:
         ValueError: no such layer, or a polynomial that does not fit in its place.
     """
+    agent = as_agent(agent)
     modules = {name: to_module(polynomial) for name, polynomial in polynomials.items()}
     edit = "; ".join(f"{name}: polynomial of degree {p.degree}" for name, p in polynomials.items())
     return agent.with_layers(modules, edit=edit) if modules else agent
 
 
-def images(agent: Agent, observations: Observations) -> list[Tensor]:
+def images(agent: AgentLike, observations: Observations) -> list[Tensor]:
     """Return observations as the body takes them, in batches.
 
     Raises:
         ValueError: they are not uint8 images of the agent's size.
     """
+    agent = as_agent(agent)
     tensor, shape = torch.as_tensor(observations), agent.config.observation_shape
     if tensor.dtype != torch.uint8 or tensor.shape[1:] != shape or not len(tensor):
         raise ValueError(

@@ -16,6 +16,7 @@ from rlbilinear import BilinearConv2d, BilinearLinear, compress, keep_eigenfilte
 from rlbilinear.agents.agent import Agent, Observations
 from rlbilinear.agents.evaluation import evaluate, summary
 from rlbilinear.agents.heads import policy_forms
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.checks import check_whole
 from rlbilinear.composition import group_directions
@@ -44,7 +45,7 @@ class DenseForms(NamedTuple):
 
 
 def dense_forms(
-    agent: Agent,
+    agent: AgentLike,
     of: Of = "action",
     *,
     centred: bool = False,
@@ -63,6 +64,7 @@ def dense_forms(
         TypeError: the agent has no bilinear dense layer.
         ValueError: another choice, or groups that are not all actions, each once.
     """
+    agent = as_agent(agent)
     if of not in get_args(Of):
         raise ValueError(f"unknown choice {of!r}; choose from {', '.join(get_args(Of))}")
     actions = _dense(agent)[1].out_features
@@ -80,7 +82,7 @@ def dense_forms(
 
 
 def truncate_dense(
-    agent: Agent,
+    agent: AgentLike,
     k: int,
     *,
     of: Of = "action",
@@ -107,6 +109,7 @@ def truncate_dense(
         TypeError: the agent has no bilinear dense layer.
         ValueError: k beyond every form's rank, or negative; another choice; wrong groups.
     """
+    agent = as_agent(agent)
     forms, spread = dense_forms(agent, of, centred=centred, groups=groups)
     rank = max(_ranks(forms, of))
     check_whole(0, k=k)
@@ -125,7 +128,7 @@ def truncate_dense(
 
 
 def dense_ranks(
-    agent: Agent,
+    agent: AgentLike,
     of: Of = "action",
     *,
     centred: bool = False,
@@ -139,18 +142,20 @@ def dense_ranks(
         TypeError: the agent has no bilinear dense layer.
         ValueError: another choice, or wrong groups.
     """
+    agent = as_agent(agent)
     return _ranks(dense_forms(agent, of, centred=centred, groups=groups).forms, of)
 
 
-def dense_inputs(agent: Agent, observations: Observations) -> Float[Tensor, "n inputs"]:
+def dense_inputs(agent: AgentLike, observations: Observations) -> Float[Tensor, "n inputs"]:
     """Return what the dense layer reads, in float64."""
+    agent = as_agent(agent)
     steps = [name for name in agent.layer_names if "." not in name]
     before = steps[steps.index(DENSE) - 1]
     return agent.activations(observations, [before])[before].flatten(1).double()
 
 
 def truncate_convolution(
-    agent: Agent,
+    agent: AgentLike,
     layer: str,
     k: int,
     directions: Float[Tensor, "*several channels"] | None = None,
@@ -168,6 +173,7 @@ def truncate_convolution(
         TypeError: the layer is not a bilinear convolution.
         ValueError: k beyond every direction's rank, or negative; directions that do not fit.
     """
+    agent = as_agent(agent)
     conv = agent.layer(layer)
     if not isinstance(conv, BilinearConv2d):
         raise TypeError(f"{layer} is a {type(conv).__name__}, not a bilinear convolution")
@@ -182,7 +188,7 @@ def truncate_convolution(
 
 
 def sweep(
-    agent: Agent,
+    agent: AgentLike,
     truncate: Callable[[int], Agent],
     ks: Sequence[int],
     levels: Sequence[int],
@@ -211,12 +217,13 @@ def sweep(
         episodes that ended, without success, where the agent's logits were not finite; the mean
         ``return``, ``success``, ``solved`` (mazes, heists) and ``steps``, each with its 95 %
         interval by level in ``_low`` and ``_high``; and with observations ``kl`` (of the truncated
-        from the whole policy, in nats) and ``agreement`` (how often the likeliest effect is the
+        from the whole policy, in nats) and ``agreement`` (how often the most likely effect is the
         same), NaN if the truncated agent's logits are not all finite.
 
     Raises:
         ValueError: as `truncate` and `rlbilinear.agents.evaluation.evaluate`.
     """
+    agent = as_agent(agent)
     agents: dict[int | str, Agent] = {k: truncate(k) for k in sorted(set(ks))}
     groups = [tuple(group) for group in groups]
     rows = []
@@ -339,7 +346,7 @@ def _dense(agent: Agent) -> tuple[BilinearLinear, nn.Linear, nn.Linear]:
 def _compared(
     agent: Agent, other: Agent, observations: Observations, groups: Iterable[Iterable[int]]
 ) -> dict[str, float]:
-    """Compare two policies by what their actions do: KL from the agent's, and the likeliest."""
+    """Compare two policies by what their actions do: KL from the agent's, and the most likely."""
     effects = [[*group] for group in groups]
     whole, truncated = agent.logits(observations), other.logits(observations, check_finite=False)
     if not truncated.isfinite().all():

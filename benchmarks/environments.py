@@ -32,7 +32,7 @@ ENVIRONMENTS, STEPS, THREADS = 256, 20, 4
 
 
 def comparisons() -> Iterable[Comparison]:
-    """Measure what there are targets for, beside another way where there is one."""
+    """Measure what there are targets for, beside an alternative where there is one."""
     yield _observing()
     yield from _stepping()
     yield _given_levels()

@@ -28,7 +28,7 @@ LEVELS = 10_000
 
 
 def comparisons() -> Iterable[Comparison]:
-    """Measure what the issue sets targets for, beside another way where there is one."""
+    """Measure what the issue sets targets for, beside an alternative where there is one."""
     maze = Maze.from_seed(3)
     raw = maze.to_bytes()
     read = Maze.from_bytes(raw)

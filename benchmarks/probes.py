@@ -22,7 +22,7 @@ SHARE = 0.8
 
 
 def comparisons() -> Iterable[Comparison]:
-    """Measure what the issue sets targets for, beside another way where there is one."""
+    """Measure what the issue sets targets for, beside an alternative where there is one."""
     agent = load(AGENT)
     levels = FITTING.first(PAIRS)
     yield _each(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlbilinear.agents.folder import check_free, new_folder, provenance, write_json
+from rlbilinear.agents.folder import new_folder, provenance, write_json
+from rlbilinear.commands.outputs import check_folder, writing
 from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.probes.causal.baselines import baselines, table_of
 from rlbilinear.probes.causal.baselines_figure import baselines_figure
@@ -46,7 +47,7 @@ class BaselinesOptions:
 def _baselines(options: BaselinesOptions) -> None:
     """Print a table for each agent and concept, and write what is asked for."""
     if options.out is not None:
-        check_free(options.out, overwrite=False, marker=TABLE)
+        check_folder(options.out, overwrite=False, marker=TABLE)
     tables = []
     for agent in options.agents:
         for concept in options.concepts:
@@ -66,7 +67,7 @@ def _baselines(options: BaselinesOptions) -> None:
     if options.out is None:
         return
     together = pd.concat(tables, ignore_index=True)
-    with new_folder(options.out, overwrite=False, marker=TABLE) as folder:
+    with writing(options.out), new_folder(options.out, overwrite=False, marker=TABLE) as folder:
         together.to_csv(folder / TABLE, index=False)
         baselines_figure(together).savefig(folder / FIGURE)
         write_json(folder / SETTINGS, provenance())

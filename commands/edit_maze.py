@@ -103,6 +103,8 @@ def edit(options: MazeOptions, pause: Callable[[float], object] = time.sleep) ->
     """
     if options.out.is_dir():
         raise ValueError(f"--out: {options.out} is a folder; give the name of a text file")
+    if _picture(options).is_dir():
+        raise ValueError(f"--picture: {_picture(options)} is a folder; give the name of a file")
     if options.picture == options.out or options.out.suffix.lower() == ".png":
         raise ValueError(f"{options.out} is the text file; give the picture another name")
     policy = None

@@ -141,7 +141,7 @@ def _evaluate(options: EvaluateOptions) -> None:
     print("\n".join(heading(episodes, options)))
     print(table.to_string())
     if options.out is not None:
-        with new_file(options.out) as file:
+        with new_file(options.out, overwrite=False) as file:
             episodes.to_csv(file, index=False)
         print(f"episodes written to {options.out}")
 

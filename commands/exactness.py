@@ -26,7 +26,7 @@ from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.folder import provenance, write_json
 from rlbilinear.commands.outputs import check_writable, new_file, writing
 from rlbilinear.commands.running import AtLeast, Command, Count, Failed, Seed
-from rlbilinear.envs import ProcgenVecEnv
+from rlbilinear.envs import EVALUATION, ProcgenVecEnv
 from rlbilinear.testing.identities.identity import Identity, Layer
 
 MODULES = ("decomposition", "tensors", "edits", "approximants")
@@ -60,6 +60,10 @@ def _exactness(options: ExactnessOptions) -> None:
     if not {BilinearLinear, BilinearConv2d} <= kinds:
         raise ValueError(
             f"--agent: {options.agent} must have dense and convolutional bilinear layers"
+        )
+    if options.observations > EVALUATION.count:
+        raise ValueError(
+            f"--observations: expected 2 to {EVALUATION.count}, got {options.observations}"
         )
     observations = _observations(agent, options.observations, options.seed)
     identities = [

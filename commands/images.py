@@ -66,7 +66,7 @@ class ImagesOptions:
     """images per gradient step"""
     learning_rate: float = 3e-3
     """learning rate of AdamW"""
-    weight_decay: float = 0.0
+    weight_decay: Scale = 0.0
     """weight decay of AdamW; too much collapses small networks to zero"""
     noise: Scale = 0.2
     """standard deviation of the input noise in training; pixels are in [0, 1]"""

@@ -21,6 +21,7 @@ from rlbilinear.language.extra import require
 MARKER = "language.json"
 Architecture = Literal["bilinear", "swiglu", "relu"]
 Device = str
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TrainOptions:
     """Train small transformers from scratch: bilinear ones, and their SwiGLU and ReLU twins."""
 
     text: tuple[str, ...]
-    """files, folders, or debian:PACKAGE"""
+    """files, folders, debian:PACKAGE, or hf:DATASET (also hf:DATASET:COLUMN)"""
     out: Path
     """folder of the runs"""
     mlps: tuple[Architecture, ...] = ("bilinear", "swiglu", "relu")
@@ -57,6 +58,8 @@ class TrainOptions:
     """at most so many windows of held-out text are scored"""
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N"""
+    precision: Precision = "auto"
+    """bfloat16 is faster on GPUs and on newer CPUs; auto takes it on GPUs; weights are float32"""
     overwrite: bool = False
     """replace the runs in the folder"""
     resume: bool = False
@@ -70,7 +73,7 @@ class ConvertOptions:
     """Make a SwiGLU model bilinear: closed form, regression layer by layer, distillation."""
 
     text: tuple[str, ...]
-    """files, folders, or debian:PACKAGE"""
+    """files, folders, debian:PACKAGE, or hf:DATASET (also hf:DATASET:COLUMN)"""
     out: Path
     """folder of the run"""
     model: str = "smollm2"
@@ -111,6 +114,8 @@ class ConvertOptions:
     """write the converted models"""
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N"""
+    precision: Precision = "auto"
+    """bfloat16 is faster on GPUs and on newer CPUs; auto takes it on GPUs; weights are float32"""
     overwrite: bool = False
     """replace the run in the folder"""
     resume: bool = False
@@ -150,7 +155,7 @@ class ReadOptions:
     model: str
     """a run of train, a model of convert, or another that has bilinear layers"""
     text: tuple[str, ...]
-    """files, folders, or debian:PACKAGE; circuits are shown and tested on their held-out ends"""
+    """files, folders, debian:PACKAGE, or hf:DATASET; circuits are tested on held-out ends"""
     out: Path
     """folder for tables and figures"""
     layer: Annotated[int, AtLeast(0)] = 0
@@ -167,6 +172,10 @@ class ReadOptions:
     """of the autoencoders of the layer's inputs and outputs; 0 for none"""
     active: Count = 16
     """active features of a token"""
+    input_sae: Path | None = None
+    """safetensors of an autoencoder of the layer's inputs that is read instead of trained"""
+    output_sae: Path | None = None
+    """the same of its outputs"""
     sae_steps: Count = 3000
     """gradient steps of each autoencoder"""
     studied: Count = 128
@@ -199,11 +208,11 @@ LanguageOptions = Union[  # noqa: UP007  # subcommands
 
 def _language(options: Any) -> None:
     require()
-    from rlbilinear.commands import language_reading, language_runs
+    from rlbilinear.commands import language_converting, language_reading, language_runs
 
     work: dict[type, Any] = {
         TrainOptions: language_runs.train,
-        ConvertOptions: language_runs.convert,
+        ConvertOptions: language_converting.convert,
         WriteOptions: language_runs.write,
         ReadOptions: language_reading.read,
     }

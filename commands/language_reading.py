@@ -16,7 +16,7 @@ from rlbilinear.language.circuits import Circuit
 from rlbilinear.language.devices import find_device
 from rlbilinear.language.models import load
 from rlbilinear.language.reading import Reading, open_model
-from rlbilinear.language.sae import SAETraining
+from rlbilinear.language.sae import SAETraining, load_sae
 from rlbilinear.language.text import read_corpus, spread, tokenize, windows
 from rlbilinear.language.transformer import CONFIG, load_transformer
 from rlbilinear.language.truncation import truncation_losses
@@ -29,6 +29,10 @@ def read(options: ReadOptions) -> None:
     corpus = read_corpus(options.text)
     reading = open_reading(options.model, str(device))
     reading.mlp(options.layer)  # bilinear, before long work
+    given = {
+        name: None if file is None else load_sae(file)
+        for name, file in (("inputs", options.input_sae), ("outputs", options.output_sae))
+    }
     pairs = [_direction(reading, token) for token in options.tokens]
     held_out = windows(
         tokenize(reading.tokenizer, corpus.held_out, options.context), options.context
@@ -45,6 +49,7 @@ def read(options: ReadOptions) -> None:
             (circuits.eigen_circuit(reading, options.layer, direction, name, k=1), targets)
         )
     summary: dict[str, Any] = {}
+    features = None
     if options.features:
         tokens = tokenize(reading.tokenizer, corpus.train, options.context)
         chosen = spread(windows(tokens, options.context), options.train_windows)
@@ -52,7 +57,7 @@ def read(options: ReadOptions) -> None:
             features=options.features, k=options.active, steps=options.sae_steps, seed=options.seed
         )
         features = feature_study.learn_features(
-            reading, options.layer, chosen, held_out, how, progress=options.progress
+            reading, options.layer, chosen, held_out, how, **given, progress=options.progress
         )
         summary |= features.summary(reading.mlp(options.layer))
         tables["correlations"] = feature_study.correlations(reading, features, options.studied)
@@ -85,9 +90,13 @@ def read(options: ReadOptions) -> None:
     print("\n\n".join(page))
     for name, value in summary.items():
         print(f"{name:30s} {value:.4f}")
-    made = {**asdict(options), "out": options.out.name, "model": Path(options.model).name}
+    names = {key: value.name for key, value in asdict(options).items() if isinstance(value, Path)}
+    made = {**asdict(options), **names, "model": Path(options.model).name}
     record = {"options": made, "summary": summary, "circuits": page}
     write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
+    if features:
+        features.inputs.save(options.out / "inputs.safetensors")
+        features.outputs.save(options.out / "outputs.safetensors")
     print(f"\nTables and figures: {options.out}")
 
 
@@ -103,7 +112,7 @@ def open_reading(model: str, device: str) -> Reading:
 def gate_circuits(
     reading: Reading, features: feature_study.Features, gates: pd.DataFrame, count: int
 ) -> list[tuple[Circuit, torch.Tensor]]:
-    """Return the foremost gating pairs as circuits, of different output features."""
+    """Return the leading gating pairs as circuits, of different output features."""
     found: list[tuple[Circuit, torch.Tensor]] = []
     seen: set[int] = set()
     for gate in gates.itertuples():

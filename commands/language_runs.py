@@ -1,33 +1,45 @@
 """What the subcommands of ``rlbilinear language`` do."""
 
-import copy
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rlbilinear.agents.folder import check_free, clear, new_file, provenance, write_json
+from rlbilinear.agents.folder import (
+    check_free,
+    clear,
+    locked,
+    provenance,
+    write_json,
+)
+from rlbilinear.commands import outputs
 from rlbilinear.commands.language import (
     MARKER,
     ConvertOptions,
     TrainOptions,
     WriteOptions,
 )
-from rlbilinear.commands.outputs import check_new_file
-from rlbilinear.language import distillation, pretraining, replacing, writing
+from rlbilinear.language import pretraining, writing
 from rlbilinear.language.bpe import END, load_bpe, train_bpe
-from rlbilinear.language.closed_form import input_statistics
 from rlbilinear.language.devices import find_device
-from rlbilinear.language.figures import draw_replaced, draw_training
-from rlbilinear.language.models import LanguageModel, load
-from rlbilinear.language.scoring import batched, logits_of, replay, score
-from rlbilinear.language.text import read_corpus, spread, tokenize, windows
+from rlbilinear.language.figures import draw_training
+from rlbilinear.language.models import load
+from rlbilinear.language.text import Corpus, read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 from rlbilinear.language.transformer import TransformerConfig
 from rlbilinear.statistics import t_interval
+
+MAY_CHANGE = {
+    *("out", "overwrite", "resume", "progress", "device", "minutes"),
+    *("mlps", "seeds", "counts", "curve", "tables", "save_model"),
+}
+"""Options that a run may be resumed with: they do not change what was learned so far."""
 
 
 def train(options: TrainOptions) -> None:
@@ -42,10 +54,18 @@ def train(options: TrainOptions) -> None:
         options.hidden,
     )
     corpus = read_corpus(options.text)
-    _open(options)
+    with opened(options):
+        _train(options, config, corpus, device)
+
+
+def _train(
+    options: TrainOptions, config: TransformerConfig, corpus: Corpus, device: torch.device
+) -> None:
     tokenizer_file = options.out / "tokenizer.json"
     if not tokenizer_file.is_file():
-        train_bpe(corpus.train, options.vocabulary).backend_tokenizer.save(str(tokenizer_file))
+        trained = train_bpe(corpus.train, options.vocabulary).backend_tokenizer
+        with outputs.new_file(tokenizer_file) as file:
+            trained.save(str(file))
     tokenizer = load_bpe(tokenizer_file)
     tokens = tokenize(tokenizer, corpus.train, options.context)
     held_out = windows(tokenize(tokenizer, corpus.held_out, options.context), options.context)
@@ -62,6 +82,7 @@ def train(options: TrainOptions) -> None:
                 batch=options.batch,
                 learning_rate=options.learning_rate,
                 seed=seed,
+                precision=options.precision,
             )
             with SummaryWriter(str(run / "tensorboard")) as writer:
                 rows = pretraining.pretrain(
@@ -108,111 +129,9 @@ def final_losses(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def convert(options: ConvertOptions) -> None:
-    """Compare the ways to make a model bilinear, fine-tune, and write tables, curves and models."""
-    device = find_device(options.device)
-    corpus = read_corpus(options.text)
-    unseen = (
-        read_corpus(options.held_out_text).held_out if options.held_out_text else corpus.held_out
-    )
-    language_model = load(options.model, device=str(device))
-    model, tokenizer = language_model.model, language_model.tokenizer
-    count = model.config.num_hidden_layers
-    wrong = [n for n in options.counts if n > count]
-    if wrong:
-        raise ValueError(f"--counts: the model has {count} layers, got {wrong}")
-    tokens = tokenize(tokenizer, corpus.train, options.context)
-    held_out = windows(tokenize(tokenizer, unseen, options.context), options.context)
-    held_out = spread(held_out, options.held_out_windows)
-    _open(options)
-    print(f"{len(tokens):,} tokens to train on, {held_out.numel():,} held out, on {device}")
-    fitted = spread(windows(tokens, options.context), options.statistics_windows)
-    statistics = input_statistics(model, batched(fitted, options.batch, device))
-    methods: dict[str, Any] = replacing.closed_forms(model, statistics, progress=options.progress)
-    how = distillation.Distillation(
-        regression_steps=options.regression_steps,
-        steps=options.steps,
-        minutes=options.minutes,
-        fade=options.fade,
-        batch=options.batch,
-        context=options.context,
-        regression_rate=options.regression_rate,
-        learning_rate=options.learning_rate,
-        train_all=options.train_all,
-        seed=options.seed,
-    )
-    writer = SummaryWriter(str(options.out / "tensorboard"))
-    if options.regression_steps:
-        methods["regressed"] = copy.deepcopy(methods["quadratic"])
-        rows = distillation.regress(
-            model, methods["regressed"], tokens, how, writer=writer, progress=options.progress
-        )
-        pd.DataFrame(rows).to_csv(options.out / "regression.csv", index=False)
-    best = "regressed" if options.regression_steps else "quadratic"
-    original = replacing.original_logits(model, held_out, options.batch)
-    plain = replacing.score_replaced(model, {}, held_out, original)
-    print(f"the original: perplexity {plain.perplexity:.3f}")
-    order = list(reversed(range(count)))
-    together = [
-        {"layers": 0, "method": "original", **plain._asdict(), "perplexity": plain.perplexity}
-    ]
-    if options.tables:
-        alone = replacing.each_alone(model, methods, held_out, original, progress=options.progress)
-        alone.to_csv(options.out / "alone.csv", index=False)
-        order = replacing.cheapest_first(alone, best)
-        counts = [n for n in options.curve if n <= count]
-        found = replacing.cumulative(
-            model, methods, order, counts, held_out, original, progress=options.progress
-        )
-        together += found.to_dict("records")
-        pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
-        print(
-            found.pivot(index="layers", columns="method", values="perplexity").round(2).to_string()
-        )
-    for n in options.counts:
-        run = options.out / f"layers{n}"
-        student = distillation.fading(model, {index: methods[best][index] for index in order[:n]})
-        rows = distillation.distil(
-            model,
-            student,
-            tokens,
-            how,
-            run=run,
-            held_out=held_out,
-            writer=writer,
-            resume=options.resume and has_state(run),
-            progress=options.progress,
-        )
-        pd.DataFrame(rows).to_csv(options.out / f"distillation{n}.csv", index=False)
-        converted = distillation.faded(student, torch.float32)
-        with torch.no_grad():
-            final = score(
-                logits_of(converted),
-                batched(held_out, options.batch, device),
-                original=replay(original),
-            )
-        row = {
-            "layers": n,
-            "method": "fine-tuned",
-            **final._asdict(),
-            "perplexity": final.perplexity,
-        }
-        together.append(row)
-        print(f"{n} layers bilinear: perplexity {final.perplexity:.3f}, KL {final.kl:.4f}")
-        pd.DataFrame(together).to_csv(options.out / "together.csv", index=False)
-        samples = writing.continuations(LanguageModel(options.model, converted, tokenizer))
-        write_json(options.out / f"samples{n}.json", samples)
-        if options.save_model:
-            LanguageModel(options.model, converted, tokenizer).save(options.out / f"model{n}")
-        del student, converted
-    writer.close()
-    draw_replaced(pd.DataFrame(together)).savefig(options.out / "together.png", dpi=130)
-    write_json(options.out / "order.json", order)
-
-
 def write(options: WriteOptions) -> None:
     """Write texts into a file."""
-    check_new_file(options.out)
+    outputs.check_new_file(options.out)
     device = find_device(options.device)
     model = load(
         options.model, device=str(device), dtype="bfloat16" if device.type == "cuda" else "float32"
@@ -228,8 +147,7 @@ def write(options: WriteOptions) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(options.out) as file, file.open("w") as stream:
+    with outputs.new_file(options.out, overwrite=False) as file, file.open("w") as stream:
         for text in texts:
             stream.write(f"{text.strip()}\n{END}\n")
 
@@ -239,13 +157,35 @@ def _bounds(values: Any) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def _open(options: TrainOptions | ConvertOptions) -> None:
-    """Start a folder of runs, or go on with the one that is there."""
-    if not (options.resume and (options.out / MARKER).is_file()):
-        if options.resume:
-            raise ValueError(f"--resume: {options.out} holds no {MARKER}")
-        check_free(options.out, overwrite=options.overwrite, marker=MARKER)
-        options.out.mkdir(parents=True, exist_ok=True)
-        clear(options.out, marker=MARKER)
+@contextmanager
+def opened(options: TrainOptions | ConvertOptions) -> Iterator[None]:
+    """Hold a folder of runs for this process alone, begun or gone on with.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        FileExistsError: something is there, and neither ``overwrite`` nor ``resume`` is on.
+        OSError: it cannot be written; it is named.
+        ValueError: there is nothing to resume, or a run with other options.
+    """
+    marker = options.out / MARKER
     made = json.loads(json.dumps({**asdict(options), "out": options.out.name}, default=str))
-    write_json(options.out / MARKER, {"options": made, **provenance()})
+    with locked(options.out), outputs.writing(options.out):
+        if options.resume:
+            if not marker.is_file():
+                raise ValueError(f"--resume: {options.out} holds no {MARKER}")
+            _check_same(options.out, json.loads(marker.read_text())["options"], made)
+        else:
+            check_free(options.out, overwrite=options.overwrite, marker=MARKER)
+            clear(options.out, marker=MARKER)
+        write_json(marker, {"options": made, **provenance()})
+        yield
+
+
+def _check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError where a resumed run has other options than `MAY_CHANGE`."""
+    for name in now.keys() - MAY_CHANGE:
+        if before.get(name, now[name]) != now[name]:
+            raise ValueError(
+                f"--resume: {out} was begun with --{name.replace('_', '-')} "
+                f"{before[name]!r}, not {now[name]!r}; choose another folder"
+            )

@@ -5,6 +5,7 @@ Nothing here imports torch or the simulator, so that ``rlbilinear --help`` answe
 
 import difflib
 import importlib
+import itertools
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,38 +17,50 @@ from rlbilinear.commands.running import BAD_USAGE, Command, exit_codes
 
 
 class Subcommand(NamedTuple):
-    """A line of ``rlbilinear --help``."""
+    """An entry of ``rlbilinear --help``."""
 
     module: str
     """in this package; its `main` is a `Command`"""
     summary: str
+    """a few words: two entries share a line of 80 characters"""
 
 
-SUBCOMMANDS = {
-    "train": Subcommand("train", "train an agent by PPO on a ProcGen game"),
-    "distill": Subcommand("distill", "train an agent of maze or heist from its expert"),
-    "evaluate": Subcommand("evaluate", "score agents on held-out levels"),
-    "compare": Subcommand("compare", "train several architectures alike, and report"),
-    "validate": Subcommand("validate_probe", "test whether an agent uses what a probe reads"),
-    "view": Subcommand("view", "show a report as one page that works offline"),
-    "atlas": Subcommand("atlas", "ask which concepts agents use, and at which layers"),
-    "baselines": Subcommand("baselines", "put published methods beside ours on the same pairs"),
-    "verdicts": Subcommand("verdicts", "gather an atlas over its agents"),
-    "along": Subcommand("along", "follow a concept through training"),
-    "decompose": Subcommand("decompose", "decompose a direction of a layer into eigenfilters"),
-    "send": Subcommand("send", "send a maze agent to any cell of any maze by bias maps"),
-    "steer": Subcommand("steer", "send a maze agent to cheese or corner by steering vectors"),
-    "polynomial": Subcommand("polynomial", "approximate networks by polynomials"),
-    "images": Subcommand("images", "train bilinear image classifiers, and read their weights"),
-    "language": Subcommand("language", "train bilinear language models, make others bilinear"),
-    "maze": Subcommand("edit_maze", "edit a maze as text, and see where an agent goes"),
-    "publish": Subcommand("publish", "prepare an agent for sharing"),
-    "agents": Subcommand("zoo", "list the agents of the zoo with their scores"),
-    "exactness": Subcommand("exactness", "check every identity of the decompositions"),
-    "benchmark": Subcommand("benchmark", "measure speed and memory"),
-    "gpu": Subcommand("gpu", "do what wants a GPU, in slices of a few minutes"),
-    "doctor": Subcommand("doctor", "show what is installed, what is missing, and the device"),
+GROUPS = {
+    "Agents": {
+        "train": Subcommand("train", "train by PPO on any game"),
+        "distill": Subcommand("distill", "train by an expert's moves"),
+        "evaluate": Subcommand("evaluate", "score on held-out levels"),
+        "compare": Subcommand("compare", "train several architectures"),
+        "agents": Subcommand("zoo", "list the zoo, with scores"),
+        "publish": Subcommand("publish", "prepare an agent for sharing"),
+    },
+    "Concepts": {
+        "validate": Subcommand("validate_probe", "is a probed concept used?"),
+        "view": Subcommand("view", "show a report as one page"),
+        "atlas": Subcommand("atlas", "concepts used by layer"),
+        "verdicts": Subcommand("verdicts", "sum up an atlas over agents"),
+        "along": Subcommand("along", "a concept through training"),
+        "baselines": Subcommand("baselines", "other methods, same states"),
+    },
+    "Weights": {
+        "decompose": Subcommand("decompose", "a direction's eigenfilters"),
+        "polynomial": Subcommand("polynomial", "approximate by polynomials"),
+        "images": Subcommand("images", "bilinear image classifiers"),
+        "language": Subcommand("language", "bilinear language models"),
+    },
+    "Mazes": {
+        "maze": Subcommand("edit_maze", "edit a maze, see the agent"),
+        "send": Subcommand("send", "send an agent to any cell"),
+        "steer": Subcommand("steer", "steer by activation vectors"),
+    },
+    "Tools": {
+        "doctor": Subcommand("doctor", "show what is installed"),
+        "exactness": Subcommand("exactness", "check every identity"),
+        "benchmark": Subcommand("benchmark", "measure speed and memory"),
+        "gpu": Subcommand("gpu", "run what needs a GPU"),
+    },
 }
+SUBCOMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 USAGE = "usage: rlbilinear [-h] [--version] COMMAND [OPTIONS]"
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
@@ -78,15 +91,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def help_text() -> str:
-    """Return the text of ``rlbilinear --help``."""
-    width = max(map(len, SUBCOMMANDS))
+    """Return the text of ``rlbilinear --help``: the commands in groups, two on a line."""
+    lines = [USAGE, "Open up reinforcement-learning agents from their weights.", ""]
+    for title, group in GROUPS.items():
+        entries = [f"{name:10} {entry.summary}" for name, entry in group.items()]
+        lines.append(title)
+        for left, right in itertools.zip_longest(entries[::2], entries[1::2], fillvalue=""):
+            lines.append(f"  {left:39}{right}".rstrip())
     return "\n".join(
         [
-            USAGE,
-            "",
-            "Open up reinforcement-learning agents from their weights.",
-            "",
-            *(f"  {name:{width}}  {line.summary}" for name, line in SUBCOMMANDS.items()),
+            *lines,
             "",
             f"COMMAND --help shows its options; {COMPLETION[0]} bash, completions.",
             "Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.",

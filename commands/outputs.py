@@ -51,6 +51,8 @@ def check_writable(path: Path) -> None:
         OSError: it cannot be made; the reason is given.
     """
     path = path.absolute()
+    if not path.name or (path.name == ".." and not path.exists()):
+        raise IsADirectoryError(f"cannot write {path}: name what is to be in it")
     made = [parent for parent in path.parents if not parent.exists()]
     there = next(parent for parent in path.parents if parent.exists())
     if not there.is_dir():
@@ -84,16 +86,23 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary file to write, which gets its name, and its folder, when the block ends.
 
+    Args:
+        path: the file.
+        overwrite: replace a file that is there by then.
+
     Raises:
+        FileExistsError: it is there, and may not be replaced.
         OSError: it cannot be written; it is named.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
             yield unfinished
+            if not overwrite:
+                check_new_file(path)
 
 
 def tensorboard_command(folder: Path) -> str:

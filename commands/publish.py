@@ -1,4 +1,4 @@
-"""Prepare an agent for sharing: half precision, its scores, and a card for people.
+r"""Prepare an agent for sharing: half precision, its scores, and a card for people.
 
     rlbilinear publish runs/compare/coinrun/impala-small/seed0/agent \
         --out agents/zoo/coinrun-impala-small --about "A small IMPALA network that plays coinrun." \

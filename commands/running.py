@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import (
     Annotated,
@@ -28,6 +28,9 @@ import tyro
 
 FAILED, BAD_USAGE = 1, 2
 
+LARGEST_SEED = 2**31 - 1
+"""That the simulator takes."""
+
 Options = TypeVar("Options")
 
 
@@ -37,8 +40,14 @@ class AtLeast(NamedTuple):
     minimum: int
 
 
+class AtMost(NamedTuple):
+    """In the annotation of an option: the largest number that it may be."""
+
+    maximum: int
+
+
 Count = Annotated[int, AtLeast(1)]
-Seed = Annotated[int, AtLeast(0)]
+Seed = Annotated[int, AtLeast(0), AtMost(LARGEST_SEED)]
 Scale = Annotated[float, AtLeast(0)]
 
 
@@ -81,7 +90,7 @@ class Command(Generic[Options]):
         prog = prog or Path(sys.argv[0]).name
         with exit_codes(prog):
             options = tyro.cli(self.options, prog=prog, description=self.description, args=args)
-            check_bounds(options)
+            check_options(options)
             try:
                 self.work(options)
             except KeyboardInterrupt as stopped:
@@ -89,25 +98,38 @@ class Command(Generic[Options]):
                 sys.exit(_code(stopped))
 
 
-def check_bounds(options: object) -> None:
-    """Refuse numbers smaller than their annotations say, alone or in tuples.
+def check_options(options: object) -> None:
+    """Refuse what an option cannot be, alone or in a tuple, or in the options inside of these.
+
+    Numbers that their annotations exclude, infinity where they have a least value, and paths with
+    the ``~`` that a shell replaces in ``--out ~/runs``, but not in ``--out=~/runs``.
 
     Raises:
-        ValueError: one is; the option is named.
+        ValueError: there is one; the option is named.
     """
     for name, annotation in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        for bound in _bounds(annotation):
-            for number in numbers:
-                if number is not None and not number >= bound.minimum:  # nor NaN
-                    option = f"--{name.replace('_', '-')}"
-                    raise ValueError(f"{option}: expected {bound.minimum} or more, got {number}")
+        option = f"--{name.replace('_', '-')}"
+        for each in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(each):
+                check_options(each)
+            if isinstance(each, Path) and each.parts[:1] == ("~",):
+                raise ValueError(f"{option}: write it without =, or without ~; got {each}")
+            for bound in _bounds(annotation):
+                if each is not None and not _keeps(each, bound):
+                    kind = "more" if isinstance(bound, AtLeast) else "less"
+                    raise ValueError(f"{option}: expected {bound[0]} or {kind}, got {each}")
 
 
-def _bounds(annotation: object) -> Iterator[AtLeast]:
+def _keeps(number: float, bound: AtLeast | AtMost) -> bool:
+    if isinstance(bound, AtMost):
+        return number <= bound.maximum
+    return bound.minimum <= number < float("inf")  # nor is NaN
+
+
+def _bounds(annotation: object) -> Iterator[AtLeast | AtMost]:
     for part in get_args(annotation):
-        if isinstance(part, AtLeast):
+        if isinstance(part, AtLeast | AtMost):
             yield part
         else:
             yield from _bounds(part)
@@ -127,7 +149,7 @@ def exit_codes(prog: str) -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a result is not lost for want of a character
     try:
-        with _sigterm_raised():
+        with _sigterm_raised(), _errors_of_threads_named(prog):
             yield
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has read enough
@@ -151,6 +173,26 @@ def _end(prog: str, error: Exception, code: int) -> NoReturn:
 
 def _code(stopped: KeyboardInterrupt) -> int:
     return 128 + getattr(stopped, "signal", signal.SIGINT)
+
+
+@contextmanager
+def _errors_of_threads_named(prog: str) -> Iterator[None]:
+    """Say what a thread could not write without its traceback: TensorBoard writes in threads.
+
+    Whoever waits for the thread gets the error too.
+    """
+
+    def say(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, OSError):
+            print(f"{prog}: {args.exc_value}", file=sys.stderr)
+        else:
+            threading.__excepthook__(args)
+
+    before, threading.excepthook = threading.excepthook, say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

@@ -14,21 +14,25 @@ every other command takes; nothing is played.
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlbilinear.agents import load
+from rlbilinear.agents import Agent, load
 from rlbilinear.agents.edits.directions import steer
-from rlbilinear.agents.folder import check_free, provenance, write_json
+from rlbilinear.agents.folder import check_free, locked, provenance, write_json
+from rlbilinear.commands.outputs import check_folder, writing
 from rlbilinear.commands.running import Command, Count, Seed
 from rlbilinear.envs import Cell
 from rlbilinear.envs.levels import WORLD_SIZE
 from rlbilinear.probes import destinations
 from rlbilinear.probes.destinations import fit_maps, load_maps, save_maps, ways_to_send
 from rlbilinear.probes.destinations_table import (
+    check_settings,
     destinations_figure,
     destinations_summary,
     send_everywhere,
 )
 
 MAPS, TABLE, FIGURE, MADE = "maps.safetensors", "summary.csv", "destinations.png", "made.json"
+FITTED = "maps.json"
+"""What the maps depend on."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,24 @@ def _send(options: SendOptions) -> None:
     if options.target is not None and not all(0 <= at < side for at in options.target):
         raise ValueError(f"--target: rows and columns are 0 to {side - 1}, got {options.target}")
     if not options.resume:
-        check_free(options.out, overwrite=False, marker="")
+        check_folder(options.out, overwrite=False, marker="")
     agent = load(options.agent, options.device)
-    options.out.mkdir(parents=True, exist_ok=True)
+    with locked(options.out), writing(options.out):
+        if not options.resume:
+            check_free(options.out, overwrite=False, marker="")
+        _send_from(options, agent)
+
+
+def _send_from(options: SendOptions, agent: Agent) -> None:
+    """Send the agent, and keep in the folder what is found; the folder is this process's alone."""
+    fitted = {
+        "agent": options.agent,
+        "layer": options.layer,
+        "fit_levels": options.fit_levels,
+        "per_cell": options.per_cell,
+        "seed": options.seed,
+    }
+    check_settings(options.out / FITTED, fitted)
     if not (options.out / MAPS).exists():
         maps = fit_maps(
             agent,
@@ -76,25 +95,21 @@ def _send(options: SendOptions) -> None:
             per_cell=options.per_cell,
             seed=options.seed,
         )
+        write_json(options.out / FITTED, fitted)
         save_maps(options.out / MAPS, maps, options.layer)
     maps, layer = load_maps(options.out / MAPS)
+    if layer != options.layer:
+        raise ValueError(f"--layer: the maps in {options.out} are of {layer}")
     if options.target is not None:
         cell = Cell(*options.target)
         if cell not in maps:
             raise ValueError(f"--target: {cell} is free in no fitting level; fit to more")
         folder = options.out / f"to-{cell.row}-{cell.column}"
-        steer(agent, layer, maps[cell]).save(folder)
+        steer(agent, options.layer, maps[cell]).save(folder)
         print(f"Agent: {folder}")
         return
-    settings = {
-        "agent": options.agent,
-        "layer": layer,
-        "mazes": options.mazes,
-        "fit_levels": options.fit_levels,
-        "per_cell": options.per_cell,
-        "seed": options.seed,
-    }
-    ways = ways_to_send(agent, layer, maps, seed=options.seed)
+    settings = {**fitted, "mazes": options.mazes}
+    ways = ways_to_send(agent, options.layer, maps, seed=options.seed)
     sent = send_everywhere(
         ways, options.mazes, options.out, settings, seed=options.seed, progress=options.progress
     )

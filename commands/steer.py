@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from rlbilinear.agents import Agent, agent_from_pth, load
-from rlbilinear.agents.folder import check_free, new_folder
+from rlbilinear.agents.folder import new_folder
+from rlbilinear.commands.outputs import check_folder, writing
 from rlbilinear.commands.running import Command
 from rlbilinear.envs import EVALUATION, Constraints, Maze, sample_levels
 from rlbilinear.envs.levels import WORLD_SIZE
@@ -87,13 +88,13 @@ def _steer(options: SteerOptions) -> None:
     """Print the table of means, and write what is asked for."""
     for folder in (options.save, options.out):
         if folder is not None:
-            check_free(folder, overwrite=False, marker="")
+            check_folder(folder, overwrite=False, marker="")
     agent, table = decisions(options)
     summary = decision_summary(table, seed=options.seed)
     if options.save is not None:
         agent.save(options.save)
     if options.out is not None:
-        with new_folder(options.out, overwrite=False, marker=TABLE) as folder:
+        with writing(options.out), new_folder(options.out, overwrite=False, marker=TABLE) as folder:
             table.to_csv(folder / TABLE, index=False)
             decision_points(summary).savefig(folder / FIGURE)
     text = summary.apply(

@@ -19,7 +19,7 @@ import pandas as pd
 import tyro
 
 from rlbilinear.agents import load
-from rlbilinear.commands.outputs import check_writable, new_file
+from rlbilinear.commands.outputs import check_new_file, new_file
 from rlbilinear.commands.running import Command
 from rlbilinear.probes.across import over_agents
 from rlbilinear.probes.causal.atlas import SETTINGS, AtlasSizes
@@ -46,7 +46,7 @@ class VerdictsOptions:
 
 def _verdicts(options: VerdictsOptions) -> None:
     if options.out is not None:
-        check_writable(options.out)
+        check_new_file(options.out)
     found = gathered(claims_of(options.folders))
     there = [*dict.fromkeys(found["layer"])]
     if unknown := [layer for layer in options.layers if layer not in there]:
@@ -54,7 +54,7 @@ def _verdicts(options: VerdictsOptions) -> None:
     shown = found[found["layer"].isin(options.layers or there)]
     print(shown[SHOWN + EFFECTS].to_string(index=False, float_format="%.2f"))
     if options.out is not None:
-        with new_file(options.out) as to:
+        with new_file(options.out, overwrite=False) as to:
             found.to_csv(to, index=False)
 
 

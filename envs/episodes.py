@@ -123,14 +123,14 @@ class Episodes:
         """Begin the first episode everywhere, at first, and then another each time.
 
         Args:
-            seed: to begin the sequence of levels anew.
+            seed: to begin the sequence of levels again.
         """
         if seed is not None or not self._untouched:
             self.restart(seed)
         self._untouched = False
 
     def restart(self, seed: int | None = None) -> None:
-        """Begin another episode everywhere; with a seed, the sequence of levels begins anew."""
+        """Begin another episode everywhere; with a seed, the sequence of levels starts again."""
         self._untouched = False
         if seed is not None:
             if self.schedule is None:

@@ -9,6 +9,8 @@ FRAMES_PER_SECOND = 15
 """At which the games are played by people, and videos of them are shown."""
 NUM_LEVELS = 2**31 - 1
 """How many levels a game can generate: their seeds are 0 to `NUM_LEVELS - 1`."""
+LARGEST_SEED = 2**31 - 1
+"""Of a sequence of levels."""
 
 _PLAIN = ("easy", "hard")
 GAMES: dict[str, tuple[str, ...]] = {

@@ -51,7 +51,7 @@ class ProcgenEnv(gymnasium.Env[Image, np.int64]):
     the frame after the last action: the last observation of an episode is repeated instead.
 
     A reset always begins another episode, on the next level. `reset(seed=...)` begins the sequence
-    of levels anew, the same for the same seed; without a seed, the first reset draws one.
+    of levels again, the same for the same seed; without a seed, the first reset draws one.
 
     Args:
         env_name: one of `GAMES`; `gymnasium.make` knows it from the id.
@@ -226,7 +226,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Images, np.ndarray, np.ndarray
         """Begin another episode everywhere, and return the first observations.
 
         Args:
-            seed: one for all environments; their sequences of levels differ nevertheless.
+            seed: one for all environments; their sequences of levels still differ.
             options: none are known.
 
         Raises:

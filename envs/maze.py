@@ -363,7 +363,7 @@ class Maze(Value):
         check_inside(self.grid, cell)
         if not allow_wall and self.grid[cell] == WALL:
             raise ValueError(
-                f"cannot {what} on {cell}: it is a wall (allow_wall=True does it nevertheless)"
+                f"cannot {what} on {cell}: it is a wall (allow_wall=True does it anyway)"
             )
 
     def _check_connected(self) -> None:

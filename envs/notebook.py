@@ -38,7 +38,7 @@ class MazeEditor(ipywidgets.VBox):
     mouse, "cheese" puts a cheese or takes it away. What the maze does not allow is said below.
 
     With a policy, the picture has an arrow in each cell where it sends the mouse from there, asked
-    anew after each edit. For an agent: ``partial(probes.moves.move_probabilities, agent)``.
+    again after each edit. For an agent: ``partial(probes.moves.move_probabilities, agent)``.
 
     Args:
         maze: to begin with.

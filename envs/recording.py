@@ -103,7 +103,7 @@ class RecordStates(VecEnvWrapper):
     def __init__(self, venv: ProcgenVecEnv) -> None:
         super().__init__(venv)
         self.recording = Recording(venv.num_envs)
-        """What has been recorded; set another one to start anew."""
+        """What has been recorded; set another one to start again."""
         self._begun = np.ones(venv.num_envs, bool)
 
     def reset(self) -> VecEnvObs:

@@ -17,7 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
 from rlbilinear.envs.argument_names import OPTIONS, check_switches, takes_procgen_names
-from rlbilinear.envs.games import NUM_ACTIONS, NUM_LEVELS, check_game, check_mode, is_whole
+from rlbilinear.envs.games import (
+    LARGEST_SEED,
+    NUM_ACTIONS,
+    NUM_LEVELS,
+    check_game,
+    check_mode,
+    is_whole,
+)
 from rlbilinear.envs.state_checks import validate_state
 
 _STATE_BUFFER_BYTES = 2**24
@@ -52,11 +59,15 @@ def import_procgen() -> ModuleType:
 
 
 def _missing(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "procgen":
+        return (
+            "the ProcGen simulator is not installed: pip install 'rlbilinear[procgen]', on Python "
+            "3.10 to 3.12 (from 3.11 on, on Linux with x86_64); elsewhere everything but the games "
+            "works"
+        )
     return (
         f"the ProcGen simulator cannot be loaded: {error}. It needs the system libraries "
-        "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0) "
-        "and the extra procgen: pip install 'rlbilinear[procgen]', on Python 3.10 to 3.12 (from "
-        "3.11 on, on Linux with x86_64); elsewhere everything but the games works."
+        "libGL.so.1 and libglib-2.0.so.0 (Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
     )
 
 
@@ -139,6 +150,13 @@ class Simulator:
         # Not cleared: what no state has reached costs no memory.
         allocate = self._env._ffi.new_allocator(should_clear_after_alloc=False)
         self._buffer = allocate(f"char[{_STATE_BUFFER_BYTES}]")
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies and pickles: what the simulator's library holds has neither."""
+        raise TypeError(
+            "a simulator cannot be copied or pickled; make another one there, and give it the "
+            "states (get_states, set_states)"
+        )
 
     def act(self, actions: Int32[np.ndarray, " envs"]) -> None:
         """Start a step. Action -1 stands still and then starts a new level.
@@ -246,7 +264,7 @@ def template_state(env_name: str, mode: str) -> bytes:
 
 def check_seed(seed: int) -> int:
     """Return the seed of a sequence of levels as Python's int, or raise ValueError."""
-    return _checked("seed", seed, 0, 2**31 - 1)
+    return _checked("seed", seed, 0, LARGEST_SEED)
 
 
 def _checked(name: str, value: int, low: int, high: int) -> int:

@@ -170,7 +170,7 @@ class ProcgenVecEnv(VecEnv):
     def reset(self) -> Observations:
         """Begin the next level in every environment and return its first observation.
 
-        If a seed was set, the sequence of levels begins anew.
+        If a seed was set, the sequence of levels starts again.
         """
         (seed, *_) = self._seeds
         self._episodes.begin(seed)

@@ -9,7 +9,6 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from transformers import PreTrainedModel
 
 from rlbilinear.language.bilinear_models import with_bilinear
 from rlbilinear.language.closed_form import recording
+from rlbilinear.language.devices import Precision, autocast
 from rlbilinear.language.models import layers
 from rlbilinear.language.scoring import batched, divergence, logits_of, score
 from rlbilinear.language.text import random_windows
@@ -63,6 +63,8 @@ class Distillation:
     """seconds between two states written"""
     evaluate_every: int = 250
     """steps between two scores on held-out text"""
+    precision: Precision = "auto"
+    """in which is computed; weights stay as they are"""
 
 
 class FadingMLP(nn.Module):
@@ -126,10 +128,10 @@ def regress(
     for step in steps:
         set_rate(optimizer, options.regression_rate, step / options.regression_steps)
         batch = _batch(tokens, options, step, model)
-        with torch.no_grad(), recording(modules) as kept, autocast(model):
+        with torch.no_grad(), recording(modules) as kept, autocast(model, options.precision):
             model.model(input_ids=batch, use_cache=False)
         losses = {}
-        with autocast(model):
+        with autocast(model, options.precision):
             for index, (inputs, outputs) in kept.items():
                 losses[index] = regression_loss(replacements[index](inputs), outputs)
         torch.stack(list(losses.values())).sum().backward()
@@ -229,9 +231,9 @@ def distil(
         share = set_share(student, done, options.fade)
         set_rate(optimizer, options.learning_rate, done)
         batch = _batch(tokens, options, step + FIRST_BATCH, model)
-        with torch.no_grad(), autocast(model):
+        with torch.no_grad(), autocast(model, options.precision):
             wanted = model(input_ids=batch, use_cache=False).logits
-        with autocast(model):
+        with autocast(model, options.precision):
             given = student(input_ids=batch, use_cache=False).logits
         loss = divergence(wanted, given).mean()
         loss.backward()
@@ -304,14 +306,6 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, done: float) -> None
         group["lr"] = rate * factor
 
 
-def autocast(model: nn.Module) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 on a GPU; weights stay as they are."""
-    device = next(model.parameters()).device
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.autocast("cuda", torch.bfloat16)
-
-
 def _batch(
     tokens: Int[Tensor, "tokens"], options: Distillation, step: int, model: PreTrainedModel
 ) -> Int[Tensor, "batch context"]:
@@ -327,7 +321,7 @@ def _held_out(
 ) -> dict[str, float]:
     set_all_shares(student, 1.0)
     student.eval()
-    with autocast(model):
+    with autocast(model, options.precision):
         found = score(
             logits_of(student),
             batched(windows, options.batch, model.device),

@@ -59,21 +59,34 @@ def learn_features(
     held_out: Int[Tensor, "m context"],
     options: SAETraining,
     *,
+    inputs: SparseAutoencoder | None = None,
+    outputs: SparseAutoencoder | None = None,
     log: Log | None = None,
     progress: bool = True,
 ) -> Features:
-    """Train both autoencoders of a bilinear layer.
+    """Train both autoencoders of a bilinear layer, or look at those that are given.
 
     Args:
         reading: the model.
         layer: its index.
         train: windows whose activations they are trained on.
         held_out: windows at which the features are looked at.
-        options: of both.
+        options: of those that are trained.
+        inputs: an autoencoder of what goes in; trained when None.
+        outputs: of what comes out.
         log: is given a name, a step, and numbers.
         progress: show bars.
+
+    Raises:
+        ValueError: a given autoencoder is of another width.
     """
     mlp = reading.mlp(layer)
+    for name, given in (("inputs", inputs), ("outputs", outputs)):
+        if given is not None and given.decoder.shape[1] != mlp.in_features:
+            raise ValueError(
+                f"{name}: the autoencoder is of width {given.decoder.shape[1]}, "
+                f"layer {layer} of {mlp.in_features}"
+            )
     x, unseen = (_inputs(reading, layer, windows) for windows in (train, held_out))
     with torch.no_grad():
         y = mlp(x)
@@ -82,7 +95,8 @@ def learn_features(
         each = None if log is None else (lambda step, numbers: log(name, step, numbers))
         return train_sae(activations, options, log=each, progress=progress)
 
-    inputs, outputs = trained("inputs", x), trained("outputs", y)
+    inputs = trained("inputs", x) if inputs is None else inputs.to(x.device)
+    outputs = trained("outputs", y) if outputs is None else outputs.to(x.device)
     with torch.no_grad():
         return Features(
             layer, inputs, outputs, unseen, inputs.encode(unseen), outputs.encode(mlp(unseen))

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from rlbilinear.language.distillation import adamw, autocast, set_rate
+from rlbilinear.language.devices import Precision, autocast
+from rlbilinear.language.distillation import adamw, set_rate
 from rlbilinear.language.scoring import batched, score, token_losses
 from rlbilinear.language.text import random_windows
 from rlbilinear.language.training_files import load_state, save_state
@@ -35,6 +36,8 @@ class Pretraining:
     """seconds between two states written"""
     evaluate_every: int = 250
     """steps between two scores on held-out text"""
+    precision: Precision = "auto"
+    """in which is computed; weights stay as they are"""
 
 
 def build(config: TransformerConfig, seed: int) -> BilinearTransformer:
@@ -94,7 +97,7 @@ def pretrain(
         set_rate(optimizer, options.learning_rate, step / options.steps)
         batch = random_windows(tokens, model.config.context, options.batch, step, options.seed)
         batch = batch.to(device).long()
-        with autocast(model):
+        with autocast(model, options.precision):
             loss = token_losses(model(batch), batch).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -109,7 +112,9 @@ def pretrain(
             if not math.isfinite(row["loss"]):
                 raise FloatingPointError(f"step {step}: the loss is {row['loss']}")
             if scored:
-                row["held_out_loss"] = held_out_loss(model, held_out, options.batch)
+                row["held_out_loss"] = held_out_loss(
+                    model, held_out, options.batch, options.precision
+                )
                 model.train()
             rows.append(row)
             steps.set_postfix(loss=f"{row['loss']:.3f}")
@@ -130,9 +135,12 @@ def pretrain(
 
 
 def held_out_loss(
-    model: BilinearTransformer, windows: Int[Tensor, "n context"], batch: int
+    model: BilinearTransformer,
+    windows: Int[Tensor, "n context"],
+    batch: int,
+    precision: Precision = "auto",
 ) -> float:
     """Return the cross-entropy on held-out windows, in nats a token."""
     model.eval()
-    with autocast(model):
+    with autocast(model, precision):
         return score(model, batched(windows, batch, model.embedding.weight.device)).loss

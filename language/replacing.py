@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from rlbilinear.approximation import refit
 from rlbilinear.convert import to_module
 from rlbilinear.gaussian import Gaussian
-from rlbilinear.language.closed_form import quadratic, to_bilinear
-from rlbilinear.language.distillation import autocast
+from rlbilinear.language.closed_form import quadratic, recording, to_bilinear
+from rlbilinear.language.devices import Precision, autocast
 from rlbilinear.language.models import layers
 from rlbilinear.language.scoring import Score, batched, logits_of, replay, score
 
 Replacements = Mapping[int, nn.Module]
 """Modules that stand in for MLPs, by the layer's index."""
+
+LAYERS_AT_ONCE = 10
+"""Layers whose inputs are kept in memory together; every such group costs a pass of the model."""
 
 
 class Constant(nn.Module):
@@ -34,24 +38,57 @@ class Constant(nn.Module):
 
 
 def closed_forms(
-    model: PreTrainedModel, statistics: Mapping[int, Gaussian], *, progress: bool = True
+    model: PreTrainedModel,
+    statistics: Mapping[int, Gaussian],
+    batches: Sequence[Int[Tensor, "batch context"]],
+    *,
+    skip: int = 1,
+    progress: bool = True,
 ) -> dict[str, dict[int, nn.Module]]:
     """Return the replacements of every MLP that need no training, by method.
 
     Methods: ``zero``; ``mean``, the mean output under the Gaussian; ``linear`` and ``quadratic``,
-    the best polynomials of degree one and two.
+    the best polynomials of degree one and two under it; ``least squares``, the quadratic whose
+    units are fitted on the model's own inputs (`rlbilinear.approximation.refit`).
+
+    Args:
+        model: the original.
+        statistics: of what goes into every MLP, by the layer's index.
+        batches: windows of tokens on which least squares are fitted.
+        skip: tokens at the start of every window that do not count there.
+        progress: show a bar.
     """
-    found: dict[str, dict[int, nn.Module]] = {
-        name: {} for name in ("zero", "mean", "linear", "quadratic")
-    }
-    for index, gaussian in tqdm(statistics.items(), "closed form", disable=not progress):
-        polynomial = quadratic(layers(model)[index].mlp, gaussian)
+    names = ("zero", "mean", "linear", "quadratic", "least squares")
+    found: dict[str, dict[int, nn.Module]] = {name: {} for name in names}
+    for index, inputs in tqdm(
+        mlp_inputs(model, batches, skip), "closed form", len(statistics), disable=not progress
+    ):
+        polynomial = quadratic(layers(model)[index].mlp, statistics[index])
         mean = polynomial.coefficients(0)
         found["zero"][index] = Constant(torch.zeros_like(mean))
         found["mean"][index] = Constant(mean)
         found["linear"][index] = to_module(polynomial.truncate(1), model.dtype)
         found["quadratic"][index] = to_bilinear(polynomial).to(model.dtype)
+        fitted = refit(polynomial, (x.double() for x in inputs))
+        found["least squares"][index] = to_bilinear(fitted).to(model.dtype)
     return found
+
+
+@torch.no_grad()
+def mlp_inputs(
+    model: PreTrainedModel, batches: Sequence[Int[Tensor, "batch context"]], skip: int
+) -> Iterator[tuple[int, list[Float[Tensor, "tokens features"]]]]:
+    """Yield every layer's index, and what goes into its MLP in every batch."""
+    blocks = layers(model)
+    for first in range(0, len(blocks), LAYERS_AT_ONCE):
+        chosen = range(first, min(first + LAYERS_AT_ONCE, len(blocks)))
+        inputs: dict[int, list[Tensor]] = {index: [] for index in chosen}
+        for tokens in batches:
+            with recording({index: blocks[index].mlp for index in chosen}) as kept:
+                model.model(input_ids=tokens, use_cache=False)
+            for index in chosen:
+                inputs[index].append(kept[index].inputs[:, skip:].flatten(0, 1))
+        yield from ((index, inputs.pop(index)) for index in chosen)
 
 
 @contextmanager
@@ -70,10 +107,13 @@ def replaced(model: PreTrainedModel, replacements: Replacements) -> Iterator[Pre
 
 @torch.no_grad()
 def original_logits(
-    model: PreTrainedModel, windows: Int[Tensor, "n context"], batch: int
+    model: PreTrainedModel,
+    windows: Int[Tensor, "n context"],
+    batch: int,
+    precision: Precision = "auto",
 ) -> list[Float[Tensor, "batch context vocabulary"]]:
     """Return the original's logits of every batch, kept for many comparisons."""
-    with autocast(model):
+    with autocast(model, precision):
         return [logits_of(model)(tokens) for tokens in batched(windows, batch, model.device)]
 
 
@@ -82,15 +122,52 @@ def score_replaced(
     replacements: Replacements,
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
+    precision: Precision = "auto",
 ) -> Score:
     """Score a model with modules in place of MLPs, against the original's logits."""
     batch = len(original[0])
-    with replaced(model, replacements), autocast(model):
+    with replaced(model, replacements), autocast(model, precision):
         return score(
             logits_of(model),
             batched(windows, batch, model.device),
             original=replay(original),
         )
+
+
+@torch.no_grad()
+def explained(
+    model: PreTrainedModel,
+    methods: Mapping[str, Replacements],
+    batches: Sequence[Int[Tensor, "batch context"]],
+    *,
+    skip: int = 1,
+) -> pd.DataFrame:
+    """Return the share of the variance of each MLP's output that its replacements explain.
+
+    The sum over outputs, on the original's own inputs, without the first ``skip`` tokens of every
+    window. Where few tokens have large outputs they rule it, so that ``largest_tokens``, the share
+    of the variance that is of the twentieth of the tokens with the largest outputs, stands beside.
+
+    Returns:
+        Columns ``layer``, ``method``, ``explained``, ``largest_tokens``.
+    """
+    rows = []
+    for index, inputs in mlp_inputs(model, batches, skip):
+        x = torch.cat(inputs)
+        wanted = layers(model)[index].mlp(x).double()
+        around = (wanted - wanted.mean(0)).square().sum(1)
+        largest = around.topk(max(1, len(around) // 20)).values.sum() / around.sum()
+        for name, of in methods.items():
+            left = (of[index](x).double() - wanted).square().sum() / around.sum()
+            rows.append(
+                {
+                    "layer": index,
+                    "method": name,
+                    "explained": 1 - left.item(),
+                    "largest_tokens": largest.item(),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def each_alone(
@@ -99,6 +176,7 @@ def each_alone(
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
+    precision: Precision = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of each MLP alone.
@@ -109,7 +187,7 @@ def each_alone(
     pairs = [(index, name) for name, of in methods.items() for index in of]
     rows = []
     for index, name in tqdm(pairs, "each alone", disable=not progress):
-        found = score_replaced(model, {index: methods[name][index]}, windows, original)
+        found = score_replaced(model, {index: methods[name][index]}, windows, original, precision)
         rows.append({"layer": index, "method": name, **_columns(found)})
     return pd.DataFrame(rows)
 
@@ -122,6 +200,7 @@ def cumulative(
     windows: Int[Tensor, "n context"],
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
+    precision: Precision = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of the first so many MLPs of an order, together.
@@ -133,7 +212,7 @@ def cumulative(
     rows = []
     for count, name in tqdm(pairs, "together", disable=not progress):
         chosen = {index: methods[name][index] for index in order[:count]}
-        found = score_replaced(model, chosen, windows, original)
+        found = score_replaced(model, chosen, windows, original, precision)
         rows.append({"layers": count, "method": name, **_columns(found)})
     return pd.DataFrame(rows)
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from rlbilinear.agents.folder import new_file
+
 LAYOUTS = {
     "sae_lens": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "eleuther": ("encoder.weight", "encoder.bias", "W_dec", "b_dec"),
@@ -73,7 +75,8 @@ class SparseAutoencoder(nn.Module):
             "W_dec": self.decoder.detach().cpu(),
             "b_dec": self.bias.detach().cpu(),
         }
-        save_file(weights, file, metadata={} if self.k is None else {"k": str(self.k)})
+        with new_file(Path(file)) as unfinished:
+            save_file(weights, unfinished, metadata={} if self.k is None else {"k": str(self.k)})
 
 
 def load_sae(file: str | Path, k: int | None = None) -> SparseAutoencoder:
@@ -121,7 +124,7 @@ def train_sae(
 ) -> SparseAutoencoder:
     """Train a TopK autoencoder on activations.
 
-    A feature that was not active for a while gets a share of the gradient: the 64 foremost of those
+    A feature that was not active for a while gets a share of the gradient: the 64 largest of those
     reconstruct what the active ones leave (the auxiliary loss of Gao et al.).
 
     Args:

@@ -1,8 +1,8 @@
-"""Text: from files, folders or installed Debian packages, split, and cut into windows of tokens."""
+"""Text from files, folders, packages or the Hugging Face hub, split, and cut into windows."""
 
 import gzip
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from rlbilinear.language.bpe import END
 
 ENDINGS = (".txt", ".md", ".text", ".rst")
 PIECE = 1 << 16
@@ -29,7 +31,10 @@ def read_corpus(sources: Iterable[str | Path], *, held_out: float = 0.05) -> Cor
 
     Args:
         sources: files, folders (files ending in `ENDINGS`, also with ``.gz``, in order of their
-            names), or ``debian:NAME``, the text files of an installed Debian package.
+            names), ``debian:NAME``, the text files of an installed Debian package, or ``hf:NAME``,
+            a dataset as `datasets.load_dataset` finds it: on the Hugging Face hub, or in a folder.
+            ``hf:NAME:COLUMN`` names its column of text if that is not ``text``. Its training split
+            is one document.
         held_out: share of every document, at its end, that is held out.
 
     Raises:
@@ -37,7 +42,7 @@ def read_corpus(sources: Iterable[str | Path], *, held_out: float = 0.05) -> Cor
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out: expected a share between 0 and 1, got {held_out}")
-    documents = [_read(file) for file in _files(sources)]
+    documents = [text for source in sources for text in _documents(str(source))]
     cuts = [round(len(text) * (1 - held_out)) for text in documents]
     return Corpus(
         tuple(text[:cut] for text, cut in zip(documents, cuts, strict=True)),
@@ -89,19 +94,41 @@ def spread(windows: Int[Tensor, "n context"], count: int) -> Int[Tensor, "m cont
     return windows[torch.linspace(0, len(windows) - 1, count).round().long()]
 
 
-def _files(sources: Iterable[str | Path]) -> Iterator[Path]:
-    for source in sources:
-        if str(source).startswith("debian:"):
-            found = _package_files(str(source).removeprefix("debian:"))
-        elif Path(source).is_dir():
-            found = [file for file in Path(source).rglob("*") if _is_text(file)]
-        elif Path(source).is_file():
-            found = [Path(source)]
-        else:
-            raise ValueError(f"text: {source} is neither a file, a folder, nor debian:PACKAGE")
-        if not found:
-            raise ValueError(f"text: {source} holds no files ending in {', '.join(ENDINGS)}")
-        yield from sorted(found)
+def _documents(source: str) -> list[str]:
+    if source.startswith("hf:"):
+        return [_dataset(source)]
+    if source.startswith("debian:"):
+        found = _package_files(source.removeprefix("debian:"))
+    elif Path(source).is_dir():
+        found = [file for file in Path(source).rglob("*") if _is_text(file)]
+    elif Path(source).is_file():
+        found = [Path(source)]
+    else:
+        raise ValueError(
+            f"text: {source} is neither a file, a folder, debian:PACKAGE nor hf:DATASET"
+        )
+    if not found:
+        raise ValueError(f"text: {source} holds no files ending in {', '.join(ENDINGS)}")
+    return [_read(file) for file in sorted(found)]
+
+
+def _dataset(source: str) -> str:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(f"text: {source} needs a package; pip install datasets") from None
+    name, _, column = source.removeprefix("hf:").partition(":")
+    column = column or "text"
+    try:
+        found = datasets.load_dataset(name, split="train")
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"text: cannot load the dataset {name}: {error}") from error
+    if column not in found.column_names:
+        raise ValueError(
+            f"text: the dataset {name} has no column {column!r}; choose from "
+            f"{', '.join(found.column_names)} by hf:{name}:COLUMN"
+        )
+    return f"\n{END}\n".join(found[column])
 
 
 def _package_files(package: str) -> list[Path]:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlbilinear.agents.folder import new_folder
+from rlbilinear.agents.folder import bring_back, new_folder
 
 STATE = "state"
 """Folder of a run that holds its latest state."""
@@ -68,6 +68,7 @@ def load_state(run: Path, modules: nn.Module, optimizer: torch.optim.Optimizer) 
 
 def has_state(run: Path) -> bool:
     """Whether a run can be resumed."""
+    bring_back(run / STATE)
     return (run / STATE / NUMBERS).is_file()
 
 

@@ -128,7 +128,7 @@ def write(
 def continuations(
     model: LanguageModel, beginnings: Sequence[str] = BEGINNINGS, tokens: int = 40
 ) -> dict[str, str]:
-    """Return what a model finds likeliest after each beginning, token by token."""
+    """Return what a model finds most likely after each beginning, token by token."""
     found = {}
     network = cast(Any, model.model)
     for beginning in beginnings:

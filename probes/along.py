@@ -25,7 +25,8 @@ from rlbilinear.agents.surrogate import hidden_layers, polynomial_surrogate, reg
 from rlbilinear.probes.causal.choosing import asked, candidate_layers
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.interventions import Layer, follows
-from rlbilinear.probes.causal.subspaces import chance, rows_of, tested
+from rlbilinear.probes.causal.readings import Features, chance, fit_reading
+from rlbilinear.probes.causal.subspaces import difference_subspace, rows_of
 from rlbilinear.probes.subject import Subject, as_subject
 from rlbilinear.probes.surrogate import has_relu_blocks
 from rlbilinear.statistics import bootstrap_interval
@@ -78,7 +79,7 @@ def along_training(
         right in the other state, with its interval, and ``random``, the same of random directions
         of equal effect on the layer. Of a bilinear layer also ``rank``, the participation ratio
         of the eigenvalues of the direction's form, and ``alike``, the mean squared cosine between
-        what its foremost eigenfilters span and those of the final agent. Of a ReLU agent also
+        what its leading eigenfilters span and those of the final agent. Of a ReLU agent also
         ``linear_r2`` and ``quadratic_r2``, the share of the variance of what the residual blocks
         add that their best polynomials explain on held-out states, mean over channels and blocks.
 
@@ -113,13 +114,13 @@ def _read_and_used(
         Layer.of(subject, layer, data.kind, data.behaviours, pairs, mean)
         for pairs in (fitting, what.pairs)
     )
-    subspaces, reading = tested(data, fit_outputs, at_fit.change, fitting, 1)
+    reading = fit_reading(Features(fit_outputs, data.kind), data.fit)
     labels = np.asarray(data.held_out.labels)
     outputs = subject.activations(data.held_out.observations, [layer])[layer]
     scores = reading.score(outputs, labels)
     known = np.isfinite(scores)
     base = chance(data.kind, np.asarray(data.fit.labels), labels)
-    basis = subspaces["difference"]
+    basis = difference_subspace(at_fit.change, fitting, data.kind, 1)
     used = follows(here.exchange(basis), what.source)
     generator = torch.Generator().manual_seed(seed)
     random = [

@@ -24,7 +24,7 @@ NAMES = {
     "used": "used: exchange followed",
     "random": "random directions exchanged",
     "rank": "eigenvalues",
-    "alike": "foremost eigenfilters",
+    "alike": "leading eigenfilters",
     "linear_r2": "linear",
     "quadratic_r2": "quadratic",
 }

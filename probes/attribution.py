@@ -176,7 +176,7 @@ def attribution_table(
         agent: whose layers.
         data: states, with the level of each.
         layers: steps of the forward pass.
-        output: of `integrated_gradients`; the log odds of each state's likeliest move when None.
+        output: of `integrated_gradients`; the log odds of each state's most likely move when None.
         baselines: of `integrated_gradients`; the same states without their cheese when None, so
             that what is attributed is what the cheese changes. States without one then add nothing.
         steps: number of steps of the integration.

@@ -197,7 +197,7 @@ class Way(NamedTuple):
     reach: float
     """Geometric mean of the steps' probabilities; 1 without steps."""
     sent: float
-    """Whether every step is the likeliest move, 0 or 1: the greedy agent goes there."""
+    """Whether every step is the most likely move, 0 or 1: the greedy agent goes there."""
 
 
 def follow(field: Field, start: Cell, goal: Cell) -> Way:

@@ -25,8 +25,8 @@ def with_depth(
 ) -> Decomposition:
     """Add to a decomposition what depth does: chains, singular components, degrees, with their R².
 
-    The direction is followed down to the pool before its layer, by the foremost eigenfilters of
-    every direction on the way and the foremost channel pattern of each; beside it stand all parts
+    The direction is followed down to the pool before its layer, by the leading eigenfilters of
+    every direction on the way and the leading channel pattern of each; beside it stand all parts
     of the agent between pools.
 
     Args:
@@ -58,7 +58,7 @@ def with_depth(
     shares = ", ".join(f"{row.r2:.2f} down through {row.down_through}" for row in most.itertuples())
     drawing = Drawing(
         draw(chains, components, degrees, title=found.title),
-        f"Left: a chain with k eigenfilters of every direction, each by its foremost channel "
+        f"Left: a chain with k eigenfilters of every direction, each by its leading channel "
         "pattern, ignores the other filters and patterns, and the products of what it keeps with "
         f"what it does not. With {most.filters.iloc[0]} filters R² of the direction is {shares} "
         f"({levels} held-out levels; layers below are as they are). Middle: each part of the agent "

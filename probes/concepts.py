@@ -6,6 +6,7 @@ the top. `overlap` and `to_cells` convert between the two, and only they.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -36,25 +37,22 @@ class Concept:
         return np.stack([self.label(maze) for maze in mazes])
 
 
-def _presence(cells: Callable[[Maze], Sequence[Cell]]) -> Callable[[Maze], np.ndarray]:
-    def label(maze: Maze) -> Float[np.ndarray, "rows columns"]:
-        found = np.zeros(maze.grid.shape, np.float32)
-        for cell in cells(maze):
-            found[cell.row, cell.column] = 1
-        return found
-
-    return label
+Cells = Callable[[Maze], Sequence[Cell]]
 
 
-def _position(cells: Callable[[Maze], Sequence[Cell]]) -> Callable[[Maze], np.ndarray]:
-    def label(maze: Maze) -> Float[np.ndarray, "2"]:
-        there = cells(maze)
-        if len(there) > 1:
-            raise ValueError(f"a position is of one cell, this maze has {len(there)}: {there}")
-        cell = (there[0].row, there[0].column) if there else (np.nan, np.nan)
-        return np.array(cell, np.float32)
+def _presence(cells: Cells, maze: Maze) -> Float[np.ndarray, "rows columns"]:
+    found = np.zeros(maze.grid.shape, np.float32)
+    for cell in cells(maze):
+        found[cell.row, cell.column] = 1
+    return found
 
-    return label
+
+def _position(cells: Cells, maze: Maze) -> Float[np.ndarray, "2"]:
+    there = cells(maze)
+    if len(there) > 1:
+        raise ValueError(f"a position is of one cell, this maze has {len(there)}: {there}")
+    cell = (there[0].row, there[0].column) if there else (np.nan, np.nan)
+    return np.array(cell, np.float32)
 
 
 def _cheese(maze: Maze) -> Sequence[Cell]:
@@ -65,10 +63,10 @@ def _mouse(maze: Maze) -> Sequence[Cell]:
     return (maze.mouse,)
 
 
-cheese_presence = Concept("cheese_presence", "presence", _presence(_cheese))
-cheese_position = Concept("cheese_position", "position", _position(_cheese))
-mouse_presence = Concept("mouse_presence", "presence", _presence(_mouse))
-mouse_position = Concept("mouse_position", "position", _position(_mouse))
+cheese_presence = Concept("cheese_presence", "presence", partial(_presence, _cheese))
+cheese_position = Concept("cheese_position", "position", partial(_position, _cheese))
+mouse_presence = Concept("mouse_presence", "presence", partial(_presence, _mouse))
+mouse_position = Concept("mouse_position", "position", partial(_position, _mouse))
 
 CONCEPTS = {
     each.name: each for each in (cheese_presence, cheese_position, mouse_presence, mouse_position)

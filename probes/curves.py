@@ -125,7 +125,7 @@ def attribution_points(
     table: pd.DataFrame,
     *,
     most: int = 8,
-    unit: str = "log odds of the likeliest move",
+    unit: str = "log odds of the most likely move",
     title: str = "What each channel adds to what the agent does",
 ) -> Figure:
     """Draw the channels of each layer to which most is attributed, one panel a layer.

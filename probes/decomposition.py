@@ -143,6 +143,6 @@ def _spectrum_table(found: Eigenfilters) -> pd.DataFrame:
 
 
 def _patch_table(view: View, strongest: TopActivations) -> pd.DataFrame:
-    """Return the patches that excite the foremost filters, by the filters' own numbers."""
+    """Return the patches that excite the leading filters, by the filters' own numbers."""
     table = strongest.table()
     return table.assign(filter=[view.chosen[index] for index in table["filter"]])

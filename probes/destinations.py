@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlbilinear.agents import Agent
+from rlbilinear.agents.folder import new_file
 from rlbilinear.envs import FITTING, Cell, Maze, expert_moves, observe
-from rlbilinear.envs.files import replacing
 from rlbilinear.probes.concepts import cheese_presence, overlap
 from rlbilinear.probes.interventions import logits_after
 from rlbilinear.probes.moves import log_move_distribution
@@ -60,7 +60,7 @@ def fit_maps(
     """Fit a map for each cell on the first fitting levels, the mouse anywhere.
 
     Raises:
-        ValueError: unknown layer, or one that is no map.
+        ValueError: unknown layer, or one that is not a map.
     """
     mazes = anywhere(FITTING.first(levels), seed)
     found = cheese_maps(agent, layer, mazes, per_cell=per_cell, seed=seed)
@@ -76,8 +76,8 @@ def save_maps(path: str | Path, maps: Maps, layer: str) -> None:
         OSError: the file cannot be written.
     """
     tensors = {f"{cell.row},{cell.column}": each.contiguous() for cell, each in maps.items()}
-    with replacing(Path(path)) as partial_file:
-        save_file(tensors, partial_file, {"format": "rlbilinear-maps", "layer": layer})
+    with new_file(Path(path)) as file:
+        save_file(tensors, file, {"format": "rlbilinear-maps", "layer": layer})
 
 
 def load_maps(path: str | Path) -> tuple[dict[Cell, Float[Tensor, "channels height width"]], str]:
@@ -95,7 +95,7 @@ def load_maps(path: str | Path) -> tuple[dict[Cell, Float[Tensor, "channels heig
             names = sorted((tuple(map(int, name.split(","))), name) for name in file.keys())  # noqa: SIM118
             return {Cell(*cell): file.get_tensor(name) for cell, name in names}, metadata["layer"]
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
 
 
 def along_map(maps: Maps, gain: float = 1.0) -> Edit:
@@ -161,7 +161,7 @@ def by_own_difference(agent: Agent, layer: str, basis: Float[Tensor, "k channels
 
 
 def first_moves(sender: Sender, mazes: Sequence[Maze], *, seed: int = 0) -> float:
-    """Return how often the likeliest move is the expert's, to a cell drawn in each maze."""
+    """Return how often the most likely move is the expert's, to a cell drawn in each maze."""
     rng = np.random.default_rng(seed)
     choices = [errands(maze) for maze in mazes]
     wanted = [each[rng.integers(len(each))] for each in choices]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -19,7 +20,7 @@ from rlbilinear.envs.files import replacing
 from rlbilinear.probes.destinations import Way
 from rlbilinear.probes.figures import COLOURS, CONTROL, STYLE, WIDTH
 from rlbilinear.probes.sending import send
-from rlbilinear.statistics import bootstrap_interval
+from rlbilinear.statistics import bootstrap_interval, bootstrap_of_means
 
 REAL, MAPS, UNSENT = "a real cheese", "maps", "not sent"
 SIDES = {False: "no cheese", True: "own cheese"}
@@ -58,10 +59,8 @@ def send_everywhere(
         ValueError: the folder has tables of other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    file = out / SETTINGS
-    if file.exists() and json.loads(file.read_text()) != dict(settings):
-        raise ValueError(f"{out} was made with other settings; choose another folder")
-    write_json(file, dict(settings))
+    check_settings(out / SETTINGS, settings)
+    write_json(out / SETTINGS, dict(settings))
     own = [Maze.from_seed(level) for level in EVALUATION.first(mazes)]
     tables = []
     for cheese, side in SIDES.items():
@@ -80,6 +79,27 @@ def send_everywhere(
     return pd.concat(tables, ignore_index=True)
 
 
+def check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse other settings than those that the contents of a folder depend on, if it has any.
+
+    Raises:
+        ValueError: they are others; what differs is named.
+    """
+    if not file.exists():
+        return
+    before = json.loads(file.read_text())
+    names = sorted(
+        name for name in before.keys() | settings if before.get(name) != settings.get(name)
+    )
+    if names:
+        said = ", ".join(
+            f"{name} {before.get(name)!r}, not {settings.get(name)!r}" for name in names
+        )
+        raise ValueError(
+            f"{file.parent} was made with other settings ({said}); choose another folder"
+        )
+
+
 def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Average by maze, and over mazes.
 
@@ -87,7 +107,8 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         A row for each way with and without the level's own cheese: ``maze``, ``way``, ``reached``
         (the mean over mazes of the share of their cells that are reached) with ``low`` and
         ``high``; ``of_cells``, the share of all cells; ``of_real``, ``of_cells`` relative to a real
-        cheese on the same errands; ``eaten``, the share that ended at the level's own cheese;
+        cheese on the same errands, with ``of_real_low`` and ``of_real_high``; ``eaten``, the share
+        that ended at the level's own cheese;
         ``finite``; ``cells`` and ``mazes``, their numbers.
     """
     key = ["level", "row", "column"]
@@ -101,7 +122,10 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             ),
             seed=seed,
         )
-        there = real.reindex(pd.MultiIndex.from_frame(own[key])).mean()
+        there = real.reindex(pd.MultiIndex.from_frame(own[key]))
+        share = bootstrap_of_means(
+            np.stack([own["reached"], there], 1), own["level"].to_numpy(), _ratio, seed=seed
+        )
         rows.append(
             {
                 "maze": side,
@@ -110,7 +134,9 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 "low": value.low,
                 "high": value.high,
                 "of_cells": own["reached"].mean(),
-                "of_real": own["reached"].mean() / there,
+                "of_real": share.estimate,
+                "of_real_low": share.low,
+                "of_real_high": share.high,
                 "eaten": own["eaten"].mean(),
                 "finite": own["finite"].mean(),
                 "cells": len(own),
@@ -118,6 +144,12 @@ def destinations_summary(sent: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _ratio(means: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
+    """Return the first as a share of the second; NaN of nothing."""
+    whole = means[..., 1]
+    return np.divide(means[..., 0], whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 @rc_context(STYLE)

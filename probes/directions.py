@@ -29,7 +29,7 @@ class NamedDirection:
         vector: over the output channels, or features; of norm 1, but for a move at the dense layer,
             where it gives logits.
         what: in words.
-        interest: the vector over the whole maps that the direction is the foremost channel
+        interest: the vector over the whole maps that the direction is the leading channel
             pattern of, if it is one.
     """
 
@@ -53,13 +53,13 @@ def find_direction(
         name: ``probe`` (for the cheese, fitted on ``data``); ``difference`` (what changes most
             over ``pairs``, where only the cheese moves); the index of a channel; a move (left,
             down, up, right, stay); or a ``.npy`` file with a vector over the outputs, or over maps,
-            of which the foremost channel pattern is taken.
+            of which the leading channel pattern is taken.
         data: states with the layer's activations, for ``probe``.
         pairs: matched states, for ``difference``.
 
     For a move the direction is what tells its actions from all others: at the dense layer, the
     difference of their rows in the policy's head. At a layer of the last stage, where the stream
-    runs through to the dense layer, the foremost channel pattern of the foremost eigenvector of
+    runs through to the dense layer, the leading channel pattern of the leading eigenvector of
     that difference's form.
 
     Raises:
@@ -117,7 +117,7 @@ def _of_move(agent: Agent, layer: str, move: Move, shape: tuple[int, ...]) -> Na
     form = policy_form(agent, ACTIONS_OF_MOVE[move], against="others")
     (vector,) = eigenmaps(form, trunk_shape(agent), 1).maps
     channels = channel_spatial_svd(vector).channels
-    what = f"the foremost channel pattern of the foremost eigenvector for {what}"
+    what = f"the leading channel pattern of the leading eigenvector for {what}"
     return NamedDirection(channels[0], what, vector)
 
 
@@ -125,13 +125,13 @@ def _of_file(path: Path, shape: tuple[int, ...]) -> NamedDirection:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers: {error}") from error
+        raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
     vector = torch.as_tensor(np.asarray(values, float))
     if not torch.isfinite(vector).all() or not vector.any():
         raise ValueError(f"{path} holds a vector that is zero or not finite")
     if vector.shape == shape and vector.ndim == 3:
         channels = channel_spatial_svd(vector).channels
-        return NamedDirection(channels[0], f"the foremost channel pattern of {path.name}", vector)
+        return NamedDirection(channels[0], f"the leading channel pattern of {path.name}", vector)
     if vector.shape != shape[:1]:
         raise ValueError(
             f"expected a vector of shape {shape[:1]} or {shape} in {path}, "

@@ -10,7 +10,7 @@ from rlbilinear.agents import Agent
 from rlbilinear.agents.edits.directions import only_direction, scale_about_mean
 from rlbilinear.envs.pairs import NO_MOVE
 from rlbilinear.probes import missing
-from rlbilinear.probes.dataset import States
+from rlbilinear.probes.edited import Seen
 from rlbilinear.probes.interventions import (
     How,
     Intervention,
@@ -23,7 +23,6 @@ from rlbilinear.probes.moves import (
     Moves,
     has_policy,
     move_distribution,
-    move_probabilities,
     right_moves,
     total_variation,
 )
@@ -45,7 +44,7 @@ def move_effects(
 
     Returns:
         Columns ``level``; ``loss``, the fall of the probability of the expert's move; ``right``,
-        whether the edited agent's likeliest move is the expert's (both NaN where the expert has
+        whether the edited agent's most likely move is the expert's (both NaN where the expert has
         none); ``total_variation``, the probability that has moved elsewhere; ``finite``, 0 where
         an agent's outputs are not finite, and the others are NaN.
     """
@@ -64,13 +63,14 @@ def move_effects(
 
 
 def effects_of(
-    original: Moves, edited: Iterable[Agent], states: States, levels: Int[np.ndarray, "n"]
+    seen: Seen,
+    edited: Iterable[Agent],
+    expert: Int[np.ndarray, "n"],
+    levels: Int[np.ndarray, "n"],
 ) -> list[pd.DataFrame]:
-    """Return `move_effects` of each edited agent on the same states, which the original has met."""
-    return [
-        move_effects(original, move_probabilities(agent, states.observations), states.moves, levels)
-        for agent in edited
-    ]
+    """Return `move_effects` of each edited agent on the same states."""
+    original = seen.moves(seen.agent)
+    return [move_effects(original, seen.moves(each), expert, levels) for each in edited]
 
 
 def matched_factor(study: Study, direction: Direction, control: Direction, factor: float) -> float:
@@ -146,7 +146,7 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
         (``right move`` and ``probability moved``), ``value``, ``low``, ``high``, ``finite``.
     """
     pairs, control, rows = study.pairs, study.random[0], []
-    original = move_probabilities(study.agent, pairs.base.observations)
+    seen = Seen(study.agent, pairs.base.observations)
     for name, direction in directions.items():
         for factor in FACTORS:
             matched = matched_factor(study, direction, control, factor)
@@ -154,7 +154,7 @@ def dose_response(study: Study, directions: Mapping[str, Direction]) -> pd.DataF
                 edit_direction(study, direction, factor),
                 edit_direction(study, control, matched),
             )
-            tables = effects_of(original, agents, pairs.base, pairs.levels)
+            tables = effects_of(seen, agents, pairs.base.moves, pairs.levels)
             for kind, table in zip(("edit", "control"), tables, strict=True):
                 for metric, column in DOSE_METRICS.items():
                     value = missing.interval(table[column].to_numpy(), pairs.levels)
@@ -179,11 +179,12 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
     Returns:
         For each direction a row for each way: ``direction``; ``way``; ``space``, weights or
         activations; ``loss`` of the right move's probability, with ``low`` and ``high``; ``right``,
-        how often the likeliest move is right; ``finite``, the share of states with finite outputs:
+        how often the most likely move is right; ``finite``, the share of states with finite output:
         below 1 the others are NaN. Ablating about the mean is the same function in both.
     """
     states, levels = study.pairs.base, study.pairs.levels
-    original = move_probabilities(study.agent, states.observations)
+    seen = Seen(study.agent, states.observations)
+    original = seen.moves(study.agent)
     hows: dict[str, How] = {
         "at its mean": Replace(study.mean),
         "zero": Scale(0.0),
@@ -196,7 +197,7 @@ def ways_to_edit(study: Study) -> pd.DataFrame:
             ("at its mean", "weights"): edit_direction(study, direction, 0.0),
             ("only it kept, the rest at its mean", "weights"): kept,
         }
-        moves = {way: move_probabilities(a, states.observations) for way, a in ways.items()}
+        moves = {way: seen.moves(edited) for way, edited in ways.items()}
         for how, intervention in hows.items():
             change = Intervention(study.layer, intervention, direction[None])
             logits = logits_under(study.agent, states.observations, [change])

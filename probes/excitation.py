@@ -40,21 +40,22 @@ def ascend(
     start: Observation | None = None,
     steps: int = 200,
     rate: float = 0.05,
-    smoothness: float = 0.05,
-    energy: float = 0.01,
+    smoothness: float = 20.0,
+    energy: float = 5.0,
     seed: int = 0,
 ) -> Ascent:
     """Search for the picture that excites a direction of a layer's channels most.
 
     Adam on the pixels, which stay in 0..1, maximises
 
-        ``activation / scale - smoothness * roughness - energy * contrast``
+        ``asinh(activation / scale) - smoothness * roughness - energy * contrast``
 
     where the scale is the activation's spread over 64 random pictures, roughness the mean absolute
     difference of neighbouring pixels and contrast the mean squared distance from grey, both over
-    the pixels that the activation depends on (those with a gradient). This finds a local
-    maximum: another seed may find another. For the exact maximum of one bilinear layer over patches
-    of a given norm see `rlbilinear.sphere.sphere_maximum`.
+    the pixels that the activation depends on (those with a gradient). asinh grows as a logarithm:
+    in a polynomial network activations grow by many powers of ten, beside which no penalty would
+    count. This finds a local maximum: another seed may find another. For the exact maximum of one
+    bilinear layer over patches of a given norm see `rlbilinear.sphere.sphere_maximum`.
 
     Args:
         agent: whose layer.
@@ -64,7 +65,7 @@ def ascend(
         start: the picture to begin with; grey with a little noise when None.
         steps: of Adam.
         rate: its learning rate.
-        smoothness: weight of the roughness.
+        smoothness: weight of the roughness; deep layers may need several times the default.
         energy: weight of the contrast.
         seed: of the noise.
 
@@ -97,7 +98,7 @@ def ascend(
             count = (seen != 0).sum().clamp(min=1)
         rough = pixels.diff(dim=2).abs().sum() + pixels.diff(dim=3).abs().sum()
         contrast = ((pixels - 0.5) ** 2).sum()
-        wanted = activation / scale - (smoothness * rough + energy * contrast) / count
+        wanted = torch.asinh(activation / scale) - (smoothness * rough + energy * contrast) / count
         history.append(activation.item())
         if wanted.item() > best[0]:
             best = wanted.item(), pixels.detach().clone(), activation.item()

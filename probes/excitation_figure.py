@@ -39,23 +39,26 @@ def excitation_figure(
     count = extra + len(shown)
     columns = min(count, 5)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, 0.7 + 2.3 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 2.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.set(xticks=[], yticks=[])
     panels[0].imshow(ascent.picture.transpose(1, 2, 0), vmin=0, vmax=1)
-    panels[0].set_title(f"ascent: {ascent.activation:.3g}", fontsize=11)
+    panels[0].set_title(f"found by ascent\n{ascent.activation:.3g}", fontsize=10)
     if information is not None:
-        image = panels[1].imshow(information, cmap=UNSIGNED, vmin=0)
-        panels[1].set_title("information (nats)", fontsize=11)
-        figure.colorbar(image, ax=panels[1], location="bottom", shrink=0.8)
+        panels[1].imshow(information, cmap=UNSIGNED, vmin=0)
+        panels[1].set_title(f"information\n0 to {information.max():.2g} nats", fontsize=10)
     for axes, patch in zip(panels[extra:], shown, strict=False):
         axes.imshow(patch.observation.transpose(1, 2, 0))
         top, left, bottom, right = patch.pixels
         box = Box((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec="red", lw=1.5)
         axes.add_patch(box)
-        axes.set_title(f"level {patch.level}: {patch.response:.3g}", fontsize=11)
+        axes.set_title(f"level {patch.level}\n{patch.response:.3g}", fontsize=10)
     for axes in panels[count:]:
         axes.remove()
     figure.suptitle(title)
+    text = "numbers: the activation; red: all of the picture that it can depend on"
+    if information is not None:
+        text += "\ninformation: what each pixel tells of the activation (yellow: most)"
+    figure.supxlabel(text, fontsize=10)
     return figure

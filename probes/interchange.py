@@ -59,7 +59,7 @@ def interchange_table(
         A row for each layer, subspace and pair: ``layer``, ``subspace``, ``rank`` (all of the
         channels or features for the whole output), ``pair``, ``level``; ``kl``, from the target to
         the patched policy over moves, in nats, and ``kl_base``, to the unpatched one; and whether
-        the likeliest move is the expert's for the source's cheese, 0 or 1: ``follow`` patched,
+        the most likely move is the expert's for the source's cheese, 0 or 1: ``follow`` patched,
         ``follow_base`` unpatched, ``follow_source`` where the source is really seen (NaN without
         cheese), and for the base's cheese: ``keep`` patched; ``finite``, 0 where the
         agent's outputs are not finite, patched or not, and what is measured of them is NaN.

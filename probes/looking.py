@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rlbilinear.envs import Maze, observe
+from rlbilinear.envs import Maze, observe, window
 from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid
 from rlbilinear.envs.observation import placements
 from rlbilinear.probes.interventions import Add, Intervention, logits_under
 from rlbilinear.probes.moves import move_distribution
 from rlbilinear.probes.named import AgentLike, as_agent
+
+TEMPLATE = Path(__file__).parent / "looking.html"
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def write_page(
         for strength in strengths
     }
     own = patched_field(agent, maze, ChannelPatch(layer, 0, (0, 0), 0.0))
+    left, bottom, side, *_ = window(maze)
+    (observation,) = observe([maze])
     data: dict[str, Any] = {
         "layer": layer,
         "maps": np.round(maps.astype(float), 4).tolist(),
@@ -150,11 +154,15 @@ def write_page(
         "strengths": [f"{strength:g}" for strength in strengths],
         "own": _rounded(own),
         "fields": fields,
-        "picture": _as_url(observe([maze])[0].transpose(1, 2, 0)),
-        "world": maze.size,
+        "pictures": {
+            "map": _as_url(pale(observation)),
+            "field": _as_url(observation.transpose(1, 2, 0)),
+        },
+        "window": [left, bottom, side],
     }
     text = json.dumps(data).replace("<", "\\u003c")
-    path.write_text(Template(_PAGE).substitute(title=escape(title), data=text), "utf-8")
+    template = Template(TEMPLATE.read_text("utf-8"))
+    path.write_text(template.substitute(title=escape(title), data=text), "utf-8")
     return path
 
 
@@ -167,93 +175,12 @@ def _rounded(field: Float[np.ndarray, "rows columns 2"]) -> list[list[float]]:
     ]
 
 
-def _as_url(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+def pale(observation: UInt8[np.ndarray, "3 height width"]) -> UInt8[np.ndarray, "height width"]:
+    """Return a picture in pale grey, on which colours can be laid."""
+    return (255 - 0.6 * (255 - observation.mean(0))).astype(np.uint8)
+
+
+def _as_url(picture: UInt8[np.ndarray, "height width *colours"]) -> str:
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, "PNG")
     return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>$title</title>
-<style>
-body { font: 15px sans-serif; margin: 24px; max-width: 1000px }
-canvas { border: 1px solid #999; margin-right: 16px; cursor: crosshair }
-label { margin-right: 16px }
-</style>
-<h1>$title</h1>
-<p><label>channel <select id="channel"></select></label>
-<label>strength of the patch <select id="strength"></select></label>
-<span id="says"></span></p>
-<canvas id="map" width="448" height="448"></canvas><canvas id="field" width="448" height="448">
-</canvas>
-<p>Left: the channel over the maze; blue is negative, red positive. Channels marked * can be
-patched: choose a strength and drag on the map. Right: where the policy sends the mouse from each
-cell, grey without the patch, black with it.</p>
-<script>
-const data = $data;
-const side = 448, get = id => document.getElementById(id);
-const picture = new Image();
-let place = data.places[Math.floor(data.places.length / 2)];
-const option = (list, value, text) => list.add(new Option(text, value));
-data.maps.forEach((_, i) =>
-  option(get("channel"), i, i + (data.channels.includes(i) ? " *" : "")));
-option(get("strength"), "none", "no patch");
-data.strengths.forEach(s => option(get("strength"), s, s));
-if (data.channels.length) get("channel").value = data.channels[0];
-function arrows(pen, field, colour) {
-  const cell = side / data.world;
-  pen.strokeStyle = colour; pen.lineWidth = 2;
-  for (const [row, column, up, right] of field) {
-    const x = (column + .5) * cell, y = side - (row + .5) * cell;
-    const dx = right * cell * .8, dy = -up * cell * .8, turn = Math.atan2(dy, dx);
-    pen.beginPath(); pen.moveTo(x - dx / 2, y - dy / 2); pen.lineTo(x + dx / 2, y + dy / 2);
-    const head = Math.min(5, Math.hypot(dx, dy) / 2);
-    for (const off of [2.6, -2.6]) {
-      pen.moveTo(x + dx / 2, y + dy / 2);
-      pen.lineTo(x + dx / 2 + head * Math.cos(turn + off),
-        y + dy / 2 + head * Math.sin(turn + off));
-    }
-    pen.stroke();
-  }
-}
-function draw() {
-  const channel = +get("channel").value, strength = get("strength").value;
-  const map = data.maps[channel], high = map.length, wide = map[0].length;
-  const size = Math.max(1e-12, ...map.flat().map(Math.abs));
-  const left = get("map").getContext("2d"), right = get("field").getContext("2d");
-  for (const pen of [left, right]) {
-    pen.imageSmoothingEnabled = false;
-    pen.clearRect(0, 0, side, side);
-    pen.globalAlpha = pen === left ? 1 : .45;
-    pen.drawImage(picture, 0, 0, side, side);
-    pen.globalAlpha = 1;
-  }
-  map.forEach((row, y) => row.forEach((value, x) => {
-    const a = Math.min(1, Math.abs(value) / size) * .85;
-    left.fillStyle = value > 0 ? "rgba(200,30,30," + a + ")" : "rgba(30,60,200," + a + ")";
-    left.fillRect(x * side / wide, y * side / high, side / wide, side / high);
-  }));
-  const field = data.fields[[channel, ...place, strength].join(",")];
-  arrows(right, data.own, field ? "#aaa" : "#000");
-  if (field) {
-    arrows(right, field, "#000");
-    left.strokeStyle = "#0a0"; left.lineWidth = 4;
-    left.strokeRect(place[1] * side / wide, place[0] * side / high, side / wide, side / high);
-  }
-  get("says").textContent = data.layer + ", channel " + channel + ", largest |activation| "
-    + size.toPrecision(3) + (field ? ", patch at row " + place[0] + ", column " + place[1] : "");
-}
-function drag(event) {
-  if (event.type === "mousemove" && !event.buttons) return;
-  const map = data.maps[0], box = get("map").getBoundingClientRect();
-  const y = (event.clientY - box.top) / side * map.length - .5;
-  const x = (event.clientX - box.left) / side * map[0].length - .5;
-  const far = p => (p[0] - y) ** 2 + (p[1] - x) ** 2;
-  place = data.places.reduce((a, b) => far(b) < far(a) ? b : a);
-  draw();
-}
-for (const name of ["mousedown", "mousemove"]) get("map").addEventListener(name, drag);
-for (const id of ["channel", "strength"]) get(id).addEventListener("change", draw);
-picture.onload = draw; picture.src = data.picture;
-</script></html>
-"""

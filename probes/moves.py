@@ -61,7 +61,7 @@ def has_policy(moves: Moves | LogMoves) -> Bool[np.ndarray, "n"]:
 
 
 def right_moves(moves: Moves | LogMoves, expert: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return whether the likeliest move is the expert's, 0 or 1.
+    """Return whether the most likely move is the expert's, 0 or 1.
 
     NaN where the expert has none (`NO_MOVE`), or the agent has no policy.
     """

@@ -1,34 +1,16 @@
 """Agents, layers and concepts, given by name or as the object itself."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from torch import nn
 
-from rlbilinear import agents
 from rlbilinear.agents import Agent
+from rlbilinear.agents.named import AgentLike, as_agent
 
-AgentLike = Agent | str | Path
-"""An agent, the name of one in the zoo, or its folder."""
+__all__ = ["AgentLike", "LayerLike", "as_agent", "as_layer", "as_layers"]
+
 LayerLike = str | nn.Module
 """A layer's name, or the layer itself."""
-
-
-def as_agent(agent: AgentLike) -> Agent:
-    """Return the agent; one of the zoo, or in a folder, is loaded.
-
-    Raises:
-        ValueError: unknown name; the message lists the choices.
-        TypeError: neither an agent nor a name.
-    """
-    if isinstance(agent, str | Path):
-        return agents.load(agent)
-    if not isinstance(agent, Agent):
-        choices = ", ".join(agents.names())
-        raise TypeError(
-            f"expected an Agent, its folder, or one of {choices}; got {type(agent).__name__}"
-        )
-    return agent
 
 
 def as_layer(agent: Agent, layer: LayerLike) -> str:

@@ -22,7 +22,7 @@ _AT_ONCE = 256
 
 
 def next_moves(agent: AgentLike, mazes: Sequence[Maze], n: int) -> Int[np.ndarray, "mazes n"]:
-    """Play on from each maze in the simulator, by the likeliest move, and return the next moves.
+    """Play on from each maze in the simulator, by the most likely move, and return the next moves.
 
     Args:
         agent: who plays.

@@ -11,10 +11,11 @@ import io
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from rlbilinear.envs import Maze, observe
-from rlbilinear.probes.figures import SIGNED
-from rlbilinear.probes.looking import ChannelPatch, channel_maps, map_layers, patched_field
+from rlbilinear.envs import Maze, observe, window
+from rlbilinear.probes.figures import COLOURS, SIGNED
+from rlbilinear.probes.looking import ChannelPatch, channel_maps, map_layers, pale, patched_field
 from rlbilinear.probes.maps import maze_axes
 from rlbilinear.probes.named import AgentLike, as_agent
 
@@ -25,12 +26,15 @@ except ImportError as error:
         f"the activation viewer needs ipywidgets ({error}): pip install 'rlbilinear[notebook]'"
     ) from error
 
+OWN = COLOURS[1]
+"""Of the agent's own arrows beside those under a patch."""
+
 
 class ActivationViewer(ipywidgets.VBox):
     """Choose a layer and a channel; drag a patch's place and strength; the field is drawn anew.
 
     Left the channel over the maze, the patch's place marked; right where the policy sends the mouse
-    from each cell, grey without the patch, black with it.
+    from each cell, red without the patch, black with it.
 
     Args:
         agent: whose activations.
@@ -87,24 +91,33 @@ class ActivationViewer(ipywidgets.VBox):
         if self._choosing:  # sliders that a new layer moves would each draw
             return
         patch = self.patch
-        figure = Figure(figsize=(11, 5.5), layout="constrained")
+        observation = observe([self.maze])[0]
+        figure = Figure(figsize=(11, 5.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         values = self._maps[patch.channel]
         bound = max(float(np.abs(values).max()), 1e-12)
-        left.imshow(observe([self.maze])[0].transpose(1, 2, 0), extent=(0, 1, 1, 0))
-        height, width = values.shape
+        left.imshow(pale(observation), extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255)
         image = left.imshow(
-            values, extent=(0, 1, 1, 0), cmap=SIGNED, vmin=-bound, vmax=bound, alpha=0.7
+            values, extent=(0, 1, 1, 0), cmap=SIGNED, vmin=-bound, vmax=bound, alpha=0.6
         )
-        x, y = (patch.place[1] + 0.5) / width, (patch.place[0] + 0.5) / height
-        left.plot(x, y, "s", ms=14, mec="lime", mfc="none", mew=2)
-        left.set(xticks=[], yticks=[], title=f"{patch.layer}, channel {patch.channel}")
-        figure.colorbar(image, ax=left, shrink=0.8)
-        maze_axes(right, self.maze)
-        _arrows(right, self._own, "0.7" if patch.strength else "black")
+        left.set(xticks=[], yticks=[], title=f"channel {patch.channel} of {patch.layer}")
+        figure.colorbar(image, ax=left, location="bottom", shrink=0.8, label="activation")
+        maze_axes(right, self.maze, observation)
+        west, bottom, side, *_ = window(self.maze)  # all of the picture, as on the left
+        right.set(
+            xlim=(west - 0.5, west + side - 0.5), ylim=(bottom - 0.5, bottom + side - 0.5),
+            xticks=[], yticks=[], ylabel="", xlabel="arrow: mean step; short where undecided",
+        )  # fmt: skip
+        title = "where the policy sends the mouse"
+        (height, width), (row, column) = values.shape, patch.place
+        place = (column / width, row / height), 1 / width, 1 / height
+        line = "solid" if patch.strength else "dotted"
+        left.add_patch(Rectangle(*place, fill=False, ec="black", lw=2, ls=line))
+        _arrows(right, self._own, OWN if patch.strength else "black")
         if patch.strength:
             _arrows(right, patched_field(self._agent, self.maze, patch), "black")
-        right.set_title(f"patch of {patch.strength:.3g} at {patch.place}")
+            title = f"red: as it is; black: {patch.strength:+.3g} added in the black square"
+        right.set_title(title)
         encoded = io.BytesIO()
         figure.savefig(encoded, format="png", dpi=80)
         self.image.value = encoded.getvalue()

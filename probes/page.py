@@ -60,11 +60,11 @@ def read_folder(folder: str | Path) -> ReportFolder:
     (PNG) and a record of how they were made (JSON), as ``rlbilinear images`` and others do.
 
     Raises:
-        ValueError: it is no such folder; or a table or record in it cannot be read.
+        ValueError: it is not such a folder; or a table or record in it cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the folder of a report")
+        raise ValueError(f"{folder} is not a folder; give the folder of a report")
     files = [file for file in sorted(folder.rglob("*")) if _is_shown(file.relative_to(folder))]
     report = folder / REPORT
     records = [file for file in files if file.suffix == ".json" and file.parent == folder]
@@ -72,8 +72,8 @@ def read_folder(folder: str | Path) -> ReportFolder:
     pictures = {str(f.relative_to(folder)): f for f in files if f.suffix in KINDS}
     if not report.is_file() and not (records and (tables or pictures)):
         raise ValueError(
-            f"{folder} is no report: expected {REPORT}, or tables (.csv) or figures (.png) with a "
-            "record of how they were made (.json)"
+            f"{folder} is not a report: expected {REPORT}, or tables (.csv) or figures (.png) and "
+            "a record of how they were made (.json)"
         )
     text = report.read_text(errors="replace") if report.is_file() else ""
     heading = re.match(r"# (.+)", text)
@@ -207,7 +207,7 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(file)
     except (ValueError, OSError) as error:  # of pandas, parser errors are among the former
-        raise ValueError(f"{file} is no table: {error}") from error
+        raise ValueError(f"{file} is not a table: {error}") from error
 
 
 def _settings(records: list[Path]) -> Mapping[str, Any]:
@@ -216,7 +216,7 @@ def _settings(records: list[Path]) -> Mapping[str, Any]:
         try:
             found = json.loads(file.read_text())
         except ValueError as error:
-            raise ValueError(f"{file} is no JSON: {error}") from error
+            raise ValueError(f"{file} is not JSON: {error}") from error
         if isinstance(found, dict):
             return found
     return {}

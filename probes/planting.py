@@ -1,6 +1,6 @@
 """Steering, state by state: plant a cheese by a bias at a place, and see where the agent goes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ def steering_table(
 
     Returns:
         A row for each state and condition: ``state``, ``level``, ``condition``, ``gain``, ``right``
-        (the likeliest move is the expert's for the target), ``probability`` (of that move),
+        (the most likely move is the expert's for the target), ``probability`` (of that move),
         ``finite`` (below 1 where outputs are not finite, and the others NaN). Conditions: ``real
         cheese`` at the target, and no other. In mazes without a cheese: ``no cheese``, not steered;
         ``planted: X``, along the direction X, along ``all channels`` or along each kind of the
@@ -123,9 +123,11 @@ def steering_table(
             )
         )
 
-    def plant(condition: str, gain: float, outputs: Tensor, biases: Iterable[Tensor]) -> None:
-        planted_outputs = (outputs + (gain * bias).to(outputs) for bias in biases)
-        add(condition, gain, (logits_after(agent, layer, each) for each in planted_outputs))
+    def plant(condition: str, outputs: Tensor, biases: Sequence[Tensor]) -> None:
+        for gain in GAINS:
+            planted_outputs = (outputs + (gain * bias).to(outputs) for bias in biases)
+            logits = (logits_after(agent, layer, each) for each in planted_outputs)
+            add(condition, gain, logits)
 
     add("real cheese", 1.0, [agent.logits(observe(planted.real))])
     add("no cheese", 1.0, [logits_after(agent, layer, erased)])
@@ -138,11 +140,11 @@ def steering_table(
             for kind, controls in study.controls.items()
         },
     }
-    for gain in GAINS:
-        for name, ways in written.items():
-            plant(f"planted: {name}", gain, erased, (along(new, *way) for way in ways))
-            plant(f"beside: {name}", gain, own, (along(new, *way) for way in ways))
-            plant(f"moved: {name}", gain, own, (along(new - old, *way) for way in ways))
-        plant("planted: all channels", gain, erased, [new])
-        plant("moved: all channels", gain, own, [new - old])
+    for name, ways in written.items():
+        there = [along(new, *way) for way in ways]
+        plant(f"planted: {name}", erased, there)
+        plant(f"beside: {name}", own, there)
+        plant(f"moved: {name}", own, [along(new - old, *way) for way in ways])
+    plant("planted: all channels", erased, [new])
+    plant("moved: all channels", own, [new - old])
     return pd.concat(rows, ignore_index=True)

@@ -43,6 +43,7 @@ class LinearProbe(BaseEstimator):
             of targets if there are several.
         intercept_: a number, or one for each target.
         alpha_: the penalty taken.
+        layer_: the layer that it reads, if `rlbilinear.probes.reading.fit_probe` fitted it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LinearProbe(BaseEstimator):
         """
         X, y = self._checked(X, y)
         self.alpha_ = self._choose_alpha(X, y, groups)
+        self.layer_: str | None = None
         rows, targets = self._rows(X), y.reshape(-1) if self.kind == "presence" else y
         mean, scale = _standard(X)
         if self.spatial == "dense":

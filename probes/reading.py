@@ -44,12 +44,17 @@ def fit_probe(
         concept: one of the dataset's concepts, or its name.
         probe: an unfitted probe, which is left as it is; `default_probe` when None.
 
+    Returns:
+        A fitted probe, which knows its layer (``layer_``).
+
     Raises:
         ValueError: the dataset lacks the layer or concept; the message lists those it has.
     """
     concept = concepts.concept(concept)
     maps, labels = _of(data, layer, concept)
-    return _fit(probe or default_probe(concept), concept, maps, labels, data.levels)
+    fitted = _fit(probe or default_probe(concept), concept, maps, labels, data.levels)
+    fitted.layer_ = layer
+    return fitted
 
 
 def probe_report(
@@ -68,7 +73,7 @@ def probe_report(
 
     Presence, over cells: ``base_rate`` of positive cells, which is the average precision of
     chance; ``average_precision``; ``f1`` at probability 1/2; ``brier``, the mean squared error
-    of the probability; ``top1``, how often the likeliest cell is right, over states with the
+    of the probability; ``top1``, how often the most likely cell is right, over states with the
     concept (ties share the credit).
 
     Positions: ``r2`` over both coordinates; ``distance``, mean Euclidean error in cells; ``top1``,

@@ -82,7 +82,7 @@ class ValidationReport:
 
     Raises:
         ValueError: settings that are no JSON; a verdict with other columns or words; a section
-            that names what is not there; a name that is no file name.
+            that names what is not there; a name that is not a file name.
     """
 
     title: str

@@ -85,7 +85,7 @@ def send(
     Args:
         mazes: each with a level's seed of its own.
         sender: the agent, and how it is sent.
-        greedy: take the likeliest move instead of sampling.
+        greedy: take the most likely move instead of sampling.
         seed: seed of the sampling.
         progress: show a bar.
 

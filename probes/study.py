@@ -356,6 +356,9 @@ def replace_labels(
 
 
 def _check_probe(probe: LinearProbe, agent: Agent, layer: str) -> None:
+    fitted_at = getattr(probe, "layer_", None) or layer  # not known of one fitted by hand
+    if fitted_at != layer:
+        raise ValueError(f"probe: it was fitted at {fitted_at}, not at {layer}")
     channels = agent.activations(blank(agent), [layer])[layer].shape[1]
     if probe.direction.shape != (channels,):
         raise ValueError(

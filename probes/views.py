@@ -100,7 +100,7 @@ def figures(
     Args:
         agent: whose layer it is.
         view: the direction, and states.
-        strongest: what excites the view's foremost filters.
+        strongest: what excites the view's leading filters.
         filters: drawn as strips.
     """
     found, what = view.found, view.named.what

@@ -94,7 +94,7 @@ class BilinearClassifier(nn.Module):
         """
         if len(self.layers) != 1:
             raise ValueError(
-                f"with {len(self.layers)} bilinear layers the logits are no quadratic forms of the "
+                f"with {len(self.layers)} bilinear layers the logits are not quadratic in the "
                 "pixels; see stack()"
             )
         return self.tensor().with_inputs(to_double(self.embedding.weight))

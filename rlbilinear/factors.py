@@ -67,7 +67,7 @@ class Factors(NamedTuple):
         weights = weights.to(self.left)
         parts = (self.left, weights / 2, self.right)
         products = (
-            torch.bmm((left.T * some[:, :, None]).mT, right.T.expand(len(some), -1, -1))
+            torch.matmul((left.T * some[:, :, None]).mT, right.T)
             for left, some, right in zip(*(p.split(CHUNK, dim=-1) for p in parts), strict=True)
         )
         half = next(products)

@@ -111,7 +111,7 @@ class FormFamily:
             dtype: as for `QuadraticForm.eigh`.
 
         Raises:
-            ValueError: ``k`` is no whole number from 0 on, or another dtype.
+            ValueError: ``k`` is not a whole number from 0 on, or another dtype.
             RuntimeError: Lanczos did not converge.
         """
         check_pairs(k, dtype)

@@ -151,7 +151,7 @@ class Interactions:
         per_component: bool = True,
         x: Float[Tensor, "n inputs"] | None = None,
     ) -> "Interactions":
-        """Keep the ``count`` foremost terms of every component, or of all together.
+        """Keep the ``count`` leading terms of every component, or of all together.
 
         Args:
             count: how many, of each component or in all; fewer where there are not so many.

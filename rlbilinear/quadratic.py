@@ -169,7 +169,7 @@ class QuadraticForm:
                 ``torch.float32``, which takes half the time.
 
         Raises:
-            ValueError: ``k`` is no whole number from 0 on, another method or dtype, or Lanczos
+            ValueError: ``k`` is not a whole number from 0 on, another method or dtype, or Lanczos
                 without a ``k``.
             RuntimeError: Lanczos did not converge.
         """
@@ -317,7 +317,7 @@ def check_pairs(k: int | None, dtype: torch.dtype) -> None:
     """Refuse a number of eigenpairs, or a dtype of theirs, that there is not.
 
     Raises:
-        ValueError: ``k`` is no whole number from 0 on, or ``dtype`` neither float64 nor float32.
+        ValueError: ``k`` is not a whole number from 0 on, or ``dtype`` neither float64 nor float32.
     """
     if k is not None:
         check_whole(0, k=k)

@@ -4,40 +4,39 @@
 #
 #     sh scripts/beside_openai_agents.sh [PYTHON]
 #
-# TORCH=/path/to/a.whl takes another torch than the registry's.
+# TORCH=torch==2.13.0 or TORCH=/path/to/a.whl chooses the torch; ORDER=before or ORDER=after does one
+# of the two. WORK=FOLDER keeps the environments there, so that what was stopped can go on.
 set -eu
 cd "$(dirname "$0")/.."
 python=${1:-.venv/bin/python}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-"$python" -m venv "$work/first"
-"$python" -m venv "$work/second"
-"$work/first/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$work" .
-for place in first second; do
-    pip="$work/$place/bin/python -m pip install --quiet"
-    [ -z "${TORCH:-}" ] || $pip "$TORCH"
-    if [ $place = first ]; then
-        $pip openai-agents
-        $pip "$work"/rlbilinear-*.whl
-    else
-        $pip "$work"/rlbilinear-*.whl
-        $pip openai-agents
-    fi
-    cd "$work"
-    "$work/$place/bin/python" - <<END
+work=${WORK:-$(mktemp -d)}
+[ -n "${WORK:-}" ] || trap 'rm -rf "$work"' EXIT
+mkdir -p "$work" && work=$(cd "$work" && pwd)
+"$python" -m pip wheel --quiet --no-deps --wheel-dir "$work" .
+cd "$work"
+
+for order in ${ORDER:-before after}; do
+    place="$work/$order"
+    [ -x "$place/bin/pip" ] || "$python" -m venv "$place"
+    install="$place/bin/python -m pip install --quiet --no-compile"
+    [ -z "${TORCH:-}" ] || $install "$TORCH"
+    [ "$order" = after ] || $install openai-agents
+    $install "$work"/rlbilinear-*.whl
+    [ "$order" = before ] || $install openai-agents
+    "$place/bin/python" - <<'CHECK'
 import agents
-import rlbilinear
 from importlib.metadata import files
 from rlbilinear.agents import load
+from rlbilinear.envs import Maze, observe
 
 assert agents.Agent.__module__.startswith("agents."), agents.Agent
 assert "rlbilinear" not in agents.__file__, agents.__file__
-assert type(load("maze-bimpala-compact")).__module__ == "rlbilinear.agents.agent"
+agent = load("maze-bimpala-compact")
+assert type(agent).__module__ == "rlbilinear.agents.agent"
+print("logits", tuple(agent.logits(observe([Maze.from_seed(0)])).shape), "of the simulator's maze")
 tops = {file.parts[0] for file in files("rlbilinear")} - {".."}
 assert tops == {"rlbilinear"} | {top for top in tops if top.endswith(".dist-info")}, tops
-print("$place: both work; openai-agents was installed",
-      "before" if "$place" == "first" else "after", "rlbilinear")
-END
-    "$work/$place/bin/rlbilinear" agents | head -3
-    cd "$OLDPWD"
+CHECK
+    "$place/bin/rlbilinear" agents | head -3
+    echo "both work: openai-agents was installed $order rlbilinear"
 done

@@ -1,15 +1,25 @@
 #!/bin/sh
 # Test the wheel, not the checkout, under Python 3.10 to 3.13, those that are here.
 #
-#     sh scripts/test_all.sh [PATHS]      by default the whole suite
+#     sh scripts/test_all.sh [PATHS]      by default the whole suite but the checkout's own tests
+#     FAST=1 sh scripts/test_all.sh       install, start every part once, and a minute of tests
 #     OLDEST=1 sh scripts/test_all.sh     with the oldest versions that pyproject.toml allows (uv)
 #
-# Pythons are found as python3.X, or where PYTHONS says: PYTHONS="/a/python3.10 /b/python3.13". The
-# public registry's torch is, on Linux, the CUDA build of several GB: TORCH=/path/to/a.whl, or pip's
-# own settings, give another. A Python that is not here is named and does not count as passed.
+# Pythons are found as python3.X, or where PYTHONS says: PYTHONS="/a/python3.10 /b/python3.13". A
+# Python that is not here is named and does not count as passed. The public registry's torch is, on
+# Linux, the CUDA build of several GB: TORCH=torch==2.13.0 or TORCH=/path/to/a.whl chooses another.
+# KEEP=1 goes on with the environments of the last run. PYTEST_ADDOPTS="-n 2" uses two cores.
 set -u
 cd "$(dirname "$0")/.."
-paths=${*:-tests}
+whole="tests --ignore=tests/test_docs.py --ignore=tests/test_packages.py"  # those read the checkout
+part="tests/commands/test_main.py tests/commands/test_running.py tests/rlbilinear/test_layers.py
+    tests/rlbilinear/test_quadratic.py tests/rlbilinear/test_convolution.py
+    tests/rlbilinear/test_moments.py tests/agents/test_agent.py tests/agents/test_to_zip.py
+    tests/envs/test_maze.py tests/envs/test_vecenv.py tests/probes/test_page.py"
+paths=$whole
+extras="[dev]"
+[ -z "${FAST:-}" ] || { paths=$part && extras=""; }
+[ $# -eq 0 ] || paths=$*
 work=$PWD/build/matrix
 rm -rf "$work/wheel" && mkdir -p "$work/wheel"
 failed=""
@@ -32,20 +42,20 @@ build() {
 }
 
 install() {  # into the environment $1
+    what="rlbilinear$extras@file://$wheel"
     if [ -n "${OLDEST:-}" ]; then
-        "$1/bin/python" -m pip install --quiet uv ${TORCH:-} &&
+        "$1/bin/python" -m pip install --quiet uv &&
             "$1/bin/uv" pip install --quiet --python "$1/bin/python" --resolution lowest-direct \
-                "$wheel" pytest hypothesis mpmath ${TORCH:-}
+                "$what" "pytest>=8" "hypothesis>=6.90" "mpmath>=1.3" ${TORCH:-}
     else
-        "$1/bin/python" -m pip install --quiet ${TORCH:-} &&
-            "$1/bin/python" -m pip install --quiet "$wheel" pytest hypothesis mpmath ${TORCH:-}
+        "$1/bin/python" -m pip install --quiet "$what" pytest hypothesis mpmath ${TORCH:-}
     fi
 }
 
-check() {  # the environment $1, from a folder without the checkout
-    rm -rf "$work/run" && mkdir "$work/run" && cp -r tests pyproject.toml "$work/run" &&
-        cd "$work/run" || return 1
-    "$1/bin/rlbilinear" --help >/dev/null && "$1/bin/python" -m pytest -q $paths
+check() {  # the environment $1, in a copy of the checkout without the package
+    rm -rf "$work/run" && mkdir "$work/run" && git ls-files | grep -v '^rlbilinear/' |
+        tar -cf - -T - | tar -xf - -C "$work/run" && cd "$work/run" || return 1
+    "$1/bin/rlbilinear" agents && "$1/bin/rlbilinear" doctor && "$1/bin/pytest" -q $paths
     status=$?
     cd "$OLDPWD" && return $status
 }
@@ -56,8 +66,9 @@ for python in $pythons; do
     wheel=$(ls "$work"/wheel/*.whl)
     place="$work/$version${OLDEST:+-oldest}"
     echo "== Python $version"
-    rm -rf "$place"
-    "$python" -m venv "$place" && install "$place" && check "$place" || failed="$failed $version"
+    [ -n "${KEEP:-}" ] || rm -rf "$place"
+    [ -x "$place/bin/pip" ] || "$python" -m venv "$place"
+    install "$place" && check "$place" || failed="$failed $version"
 done
 if [ -n "$failed" ]; then
     echo "failed under Python$failed" >&2

@@ -175,8 +175,7 @@ def _missing(entries: Sequence[Entry], there: Sequence[Entry]) -> list[dict[str,
 
 
 def _size(entry: Entry) -> int:
-    architecture = entry.options.architecture or "bimpala"
-    return parameters(architecture, entry.options.architecture_arguments())
+    return parameters(entry.options.new_architecture, entry.options.architecture_arguments())
 
 
 def _final(evaluations: pd.DataFrame) -> pd.DataFrame:

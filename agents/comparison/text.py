@@ -201,7 +201,9 @@ def limits(found: Collected, pairs: pd.DataFrame, margin: float) -> Iterator[str
             "corrected for their number."
         )
     if held_out["game"].nunique() > 1:
-        lines.append("These games only: the intervals over games are no claim about other games.")
+        lines.append(
+            "The intervals over games hold for these games only, and say nothing of others."
+        )
     sizes = found.status.groupby("architecture", sort=False)["parameters"].max()
     if sizes.max() > ALIKE * sizes.min():
         lines.append(

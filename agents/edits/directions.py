@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rlbilinear import BilinearConv2d, BilinearLinear, scale_eigenfilters
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import BilinearBlock
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.network import HEADS
 from rlbilinear.checks import as_numbers, check_finite
 from rlbilinear.edits.functional import (
@@ -44,7 +45,12 @@ _WEIGHTED = (nn.Conv2d, nn.Linear, BilinearConv2d, BilinearLinear)
 
 
 def remove_direction(
-    agent: Agent, layer: str, direction: Directions, factor: float = 0.0, *, where: Place = "auto"
+    agent: AgentLike,
+    layer: str,
+    direction: Directions,
+    factor: float = 0.0,
+    *,
+    where: Place = "auto",
 ) -> Agent:
     """Scale a channel direction of the stream at a layer's output: 0 removes it (necessity).
 
@@ -60,6 +66,7 @@ def remove_direction(
         ValueError: unknown layer, no weights at that place that could do it, or a direction of
             another shape.
     """
+    agent = as_agent(agent)
     direction = _directions(direction)
     check_finite(factor=factor)
     if where not in ("auto", "writer", "reader"):
@@ -77,7 +84,7 @@ def remove_direction(
 
 
 def only_direction(
-    agent: Agent,
+    agent: AgentLike,
     layer: str,
     direction: Directions,
     mean: Float[Tensor, "channels height width"],
@@ -96,6 +103,7 @@ def only_direction(
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
     """
+    agent = as_agent(agent)
     direction = _directions(direction)
     basis = span(direction)
     rest = torch.eye(basis.shape[1]).to(basis) - basis.T @ basis
@@ -104,7 +112,7 @@ def only_direction(
 
 
 def scale_about_mean(
-    agent: Agent,
+    agent: AgentLike,
     layer: str,
     direction: Directions,
     factor: float,
@@ -130,6 +138,7 @@ def scale_about_mean(
     Raises:
         ValueError: unknown layer, or a direction or mean of another shape.
     """
+    agent = as_agent(agent)
     direction, mean = _directions(direction), as_numbers(mean, "a mean")
     scaling = scaling_matrix(direction, factor)
     edit = edit or f"{layer}: {_what(direction)} scaled by {factor:g} about its mean"
@@ -149,7 +158,7 @@ def scale_about_mean(
 
 
 def scale_writer(
-    agent: Agent, layer: str, direction: Float[Tensor, "channels"], factors: Mapping[int, float]
+    agent: AgentLike, layer: str, direction: Float[Tensor, "channels"], factors: Mapping[int, float]
 ) -> Agent:
     """Scale eigenfilters of a direction in one bilinear layer (of a block, its bilinear branch).
 
@@ -163,6 +172,7 @@ def scale_writer(
         ValueError: no bilinear layer there, an index beyond the rank, or a direction of another
             shape.
     """
+    agent = as_agent(agent)
     name, module = bilinear_part(agent, layer)
     edited = scale_eigenfilters(module, direction, factors)
     each = [(index, f"{factor:g}") for index, factor in sorted(factors.items())]
@@ -174,7 +184,9 @@ def scale_writer(
     return agent.with_layer(name, edited, edit=edit)
 
 
-def project_reader(agent: Agent, layer: str, direction: Directions, factor: float = 0.0) -> Agent:
+def project_reader(
+    agent: AgentLike, layer: str, direction: Directions, factor: float = 0.0
+) -> Agent:
     """Scale a direction in what one bilinear layer reads; a block's skip still carries it.
 
     Args:
@@ -187,6 +199,7 @@ def project_reader(agent: Agent, layer: str, direction: Directions, factor: floa
     Raises:
         ValueError: no bilinear layer there, or a direction of another shape.
     """
+    agent = as_agent(agent)
     name, module = bilinear_part(agent, layer)
     direction = _directions(direction)
     check_finite(factor=factor)
@@ -196,23 +209,25 @@ def project_reader(agent: Agent, layer: str, direction: Directions, factor: floa
     return agent.with_layer(name, project_input(module, direction, factor), edit=edit)
 
 
-def steer(agent: Agent, layer: str, bias: Float[Tensor, "channels height width"]) -> Agent:
+def steer(agent: AgentLike, layer: str, bias: Float[Tensor, "channels height width"]) -> Agent:
     """Add a position-dependent bias to a layer's output: plant a concept at a place, or erase it.
 
     Raises:
         ValueError: unknown layer, or a bias not finite or of another shape than its output.
     """
+    agent = as_agent(agent)
     bias = 1.0 * as_numbers(bias, "a bias")  # floating, of whatever kind it was
     edit = f"{layer}: bias map of norm {float(bias.norm()):.4g} added"
     return agent.with_layer(layer, add_bias_map(agent.layer(layer), bias), edit=edit)
 
 
-def bilinear_part(agent: Agent, layer: str) -> tuple[str, BilinearConv2d | BilinearLinear]:
+def bilinear_part(agent: AgentLike, layer: str) -> tuple[str, BilinearConv2d | BilinearLinear]:
     """Return the bilinear layer that is, or is the branch of, the named one, and its own name.
 
     Raises:
         ValueError: unknown layer, or there is none.
     """
+    agent = as_agent(agent)
     module, name = agent.layer(layer), layer
     while isinstance(module, PositionBias):
         module, name = module.layer, f"{name}.layer"
@@ -311,7 +326,7 @@ def _over_maps(direction: Directions, reader: nn.Module, *, module_name: str) ->
     """Lift channel directions to the flattened map: each at every position.
 
     Raises:
-        ValueError: the reader's inputs are no whole number of positions.
+        ValueError: the reader's inputs are not a whole number of positions.
     """
     basis = span(direction)
     channels = basis.shape[1]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlbilinear.agents.agent import Agent
 from rlbilinear.agents.architectures import BilinearBlock, ProductBlock, ReluBlock
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.edits import Edit, Placed, Transplant
 from rlbilinear.edits.functional import Axis, PositionBias, mirror_layer
 
@@ -38,7 +39,7 @@ class Mirror(Edit):
 
     axis: Axis = "horizontal"
 
-    def __call__(self, target: Agent) -> Agent:
+    def __call__(self, target: AgentLike) -> Agent:
         """Mirror the agent.
 
         Raises:
@@ -46,6 +47,7 @@ class Mirror(Edit):
             ValueError: an unknown axis, other actions than ProcGen's 15, or a pool whose windows
                 cannot lie mirrored.
         """
+        target = as_agent(target)
         if self.axis not in SWAPPED_ACTIONS:
             raise ValueError(
                 f"unknown axis {self.axis!r}; choose from {', '.join(SWAPPED_ACTIONS)}"
@@ -74,7 +76,7 @@ class Mirror(Edit):
 
 
 def transplant(
-    donor: Agent,
+    donor: AgentLike,
     layer: str,
     direction: Float[Tensor, "*several outputs"] | None = None,
     *,
@@ -91,6 +93,7 @@ def transplant(
     Raises:
         ValueError: the donor has no such layer.
     """
+    donor = as_agent(donor)
     return Transplant(donor.layer(layer), direction, f"{name}'s {layer}").at(layer)
 
 

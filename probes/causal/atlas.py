@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rlbilinear.probes.causal.atlas_cells import NOT_ASKED, Atlas, Cell, folder_
 from rlbilinear.probes.causal.choosing import asked, candidate_layers
 from rlbilinear.probes.causal.data import ConceptData, Counterfactuals
 from rlbilinear.probes.causal.games import causal_concept, causal_concepts, game_data, game_of
-from rlbilinear.probes.causal.protocol import Answer, answer
+from rlbilinear.probes.causal.protocol import Answer, Questions
 from rlbilinear.probes.causal.remembering import remembering
 from rlbilinear.probes.causal.report import Policy
 from rlbilinear.probes.subject import Subject, as_subject
@@ -64,7 +64,7 @@ def atlas(
     resume: bool = False,
     progress: bool = True,
 ) -> Atlas:
-    """Ask about concepts at layers of agents; see `answer`.
+    """Ask about concepts at layers of agents; see `Questions`.
 
     Args:
         agents: one or several, as `ask` takes them.
@@ -94,17 +94,21 @@ def atlas(
     out = Path(out)
     with locked(out):
         settings = _settings(subjects, wanted, layers, ranks, sizes)
-        _begin(out, settings, resume)
+        _check_free(out, settings, resume)
         data = _drawn(subjects, wanted, sizes, progress)
-        grid = {
-            (agent, concept): [
-                layer
-                for layer in candidate_layers(subject, data[agent, concept])
-                if layers == "all" or layer in layers
-            ]
+        allowed = {
+            (agent, concept): candidate_layers(subject, data[agent, concept])
             for agent, subject in subjects.items()
             for concept in wanted[agent]
         }
+        grid = {
+            key: [layer for layer in own if layers == "all" or layer in layers]
+            for key, own in allowed.items()
+        }
+        if not any(grid.values()):
+            asked_for = "; ".join(f"{name}: {', '.join(own)}" for (_, name), own in allowed.items())
+            raise ValueError(f"layers: none of {', '.join(layers)} can be asked about; {asked_for}")
+        write_json(out / SETTINGS, settings)
         total = sum(map(len, grid.values())) * len(ranks)
         with tqdm(total=total, disable=not progress, desc="atlas", unit="cell") as bar:
             for (agent, concept), at in grid.items():
@@ -136,15 +140,14 @@ def _fill(
         write_json(refused, {"reason": str(error)})
         bar.update(len(missing))
         return
-    for cell in missing:
-        dimension = subject.layers[cell.layer]
+    for layer, cells in groupby(missing, key=lambda cell: cell.layer):
+        questions = Questions(subject, data, layer, controls=sizes.controls, seed=sizes.seed)
+        dimension = subject.layers[layer]
         most = dimension[0] if data.kind == "map" else int(torch.Size(dimension).numel())
-        if cell.rank <= most:
-            found = answer(
-                subject, data, cell.layer, cell.rank, controls=sizes.controls, seed=sizes.seed
-            )
-            write_json(cell.file(out), _as_json(found))
-        bar.update()
+        for cell in cells:
+            if cell.rank <= most:
+                write_json(cell.file(out), _as_json(questions.answer(cell.rank)))
+            bar.update()
 
 
 def _decided(subject: Subject, data: ConceptData) -> ConceptData:
@@ -274,11 +277,10 @@ def _digest_of(data: ConceptData) -> str:
     return digest.hexdigest()
 
 
-def _begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Refuse a folder with another atlas, and note the settings in a new one."""
+def _check_free(out: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder with another atlas."""
     file = out / SETTINGS
     if not file.exists():
-        write_json(file, settings)
         return
     if not resume:
         raise FileExistsError(f"{out} has an atlas; resume it, or choose another folder")

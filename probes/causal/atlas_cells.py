@@ -77,6 +77,9 @@ def gathered(
             reason = json.loads(refused.read_text())["reason"]
             reasons.append({"agent": agent, "concept": concept, "reason": reason})
             continue
+        if not layers:
+            reason = "none of the layers asked for has maps fine enough for its labels"
+            reasons.append({"agent": agent, "concept": concept, "reason": reason})
         own = []
         for layer in layers:
             found = [*_found(out, agent, concept, layer, settings["ranks"])]
@@ -108,8 +111,11 @@ def _decide(found: Sequence[tuple[int, dict[str, Any]]]) -> pd.DataFrame:
     """Judge all claims of a concept at a layer together."""
     claims = [Claim(**each) for _, cell in found for each in cell["claims"]]
     effects = pd.concat([pd.DataFrame(cell["effects"]).assign(rank=rank) for rank, cell in found])
-    judged = judge(claims)
     effects = effects.reset_index(drop=True)
+    # Claims of the probe and its pattern, which have no rank, are in the cells of all ranks alike.
+    again = effects.drop(columns="rank").duplicated() & (effects["direction"] != "difference")
+    judged = judge([claim for claim, twice in zip(claims, again, strict=True) if not twice])
+    effects = effects[~again].reset_index(drop=True)
     return effects.assign(verdict=judged["verdict"], p=judged["p"])
 
 

@@ -43,9 +43,16 @@ def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
     """Say what should follow in pairs: what is right, or else what the policy itself does.
 
     Raises:
-        ValueError: too few groups have pairs in which the policy's own behaviour differs.
+        ValueError: too few groups have pairs in which the policy's own behaviour differs; or the
+            behaviours that are right are not the policy's.
     """
     if pairs.base_behaviour is not None and pairs.source_behaviour is not None:
+        wanted = max(pairs.base_behaviour.max(), pairs.source_behaviour.max())
+        if data.behaviours is None and wanted >= subject.actions:
+            raise ValueError(
+                f"{data.name}: behaviour {wanted} is right in some pairs, but the policy has the "
+                f"actions 0 to {subject.actions - 1}; behaviours= says which action is which"
+            )
         return Asked(pairs, pairs.base_behaviour, pairs.source_behaviour)
     ours, theirs = (
         log_behaviour(subject.logits(side), data.behaviours).argmax(1).numpy()
@@ -55,7 +62,7 @@ def asked(subject: Subject, data: ConceptData, pairs: Counterfactuals) -> Asked:
     groups = len(np.unique(pairs.groups[differ]))
     if groups < LEAST_GROUPS:
         raise ValueError(
-            f"{data.name}: the policy's likeliest behaviour changes with the concept in pairs of "
+            f"{data.name}: the policy's most likely behaviour changes with the concept in pairs of "
             f"{groups} groups only, at least {LEAST_GROUPS} are needed: give more pairs, or the "
             "behaviours that are right"
         )
@@ -83,6 +90,12 @@ def where_to_ask(
         ValueError: a layer or rank that cannot be; the message says what can.
     """
     allowed = candidate_layers(subject, data)
+    if not allowed:
+        rows, columns = data.fit.labels.shape[1:]
+        raise ValueError(
+            f"{data.name}: no layer of {subject.name} has maps with a position for every two of "
+            f"the {rows} x {columns} cells of the labels; give labels of fewer cells"
+        )
     if layer != "auto" and layer not in allowed:
         raise ValueError(f"layer: choose from auto, {', '.join(allowed)}; got {layer!r}")
     if rank != "auto" and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
@@ -107,7 +120,11 @@ def choose(
         A row for each layer and rank: ``layer``, ``rank``, ``follow``, how often exchanging the
         leading difference directions makes the policy do what is right in the source; the layer;
         the rank.
+
+    Raises:
+        ValueError: all ranks are larger than the layers and pairs allow.
     """
+    layers, ranks = [*layers], [*ranks]
     what = asked(subject, data, data.fit_pairs)
     groups = np.random.default_rng(seed).permutation(np.unique(what.pairs.groups))
     first = np.isin(what.pairs.groups, groups[: len(groups) // 2])
@@ -128,6 +145,11 @@ def choose(
                 )
                 follow[half] = follows(layer.exchange(basis), what.source)[half]
             rows.append({"layer": name, "rank": rank, "follow": follow.mean()})
+    if not rows:
+        raise ValueError(
+            f"rank: {min(ranks)} is more than {', '.join(layers)} and so many pairs allow: at most "
+            f"{most}"
+        )
     table = pd.DataFrame(rows)
     near = table[table["follow"] >= table["follow"].max() - NEAR]
     smallest = near[near["rank"] == near["rank"].min()]

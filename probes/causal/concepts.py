@@ -100,7 +100,10 @@ def concept_data(
         rest = [(level, concept.without(base)) for level, base, _ in pairs["held_out"]]
         there = [(level, state) for level, state in rest if state is not None]
         if there:
-            unrelated = examples(there)
+            # Without the concept a state may have no label; nobody reads it there.
+            pictures = observe([state for _, state in there])
+            groups = np.array([level for level, _ in there])
+            unrelated = Examples(pictures, np.zeros(len(there)), groups)
     return ConceptData(
         concept.name,
         concept.kind,

@@ -26,13 +26,28 @@ class Examples:
         observations: as the policy sees them, channels first.
         labels: of a ``map``: ``(n, rows, columns)`` of 0 and 1, row 0 at the *top* as in the
             picture; of a ``class``: ``(n,)`` integers; of a ``scalar``: ``(n,)`` numbers.
-        groups: the level of each, or another group: states of one group are no independent
+        groups: the level of each, or another group: states of one group are not independent
             observations. Intervals and tests count groups.
+
+    Raises:
+        TypeError: something else than arrays, or labels that are no numbers.
+        ValueError: not one label and group for each observation.
     """
 
     observations: Images
     labels: Shaped[np.ndarray, "n *label"]
     groups: Shaped[np.ndarray, "n"]
+
+    def __post_init__(self) -> None:
+        _check_images("observations", self.observations)
+        _check_numbers("labels", self.labels)
+        n = len(self.observations)
+        if self.labels.ndim not in (1, 3) or len(self.labels) != n:
+            raise ValueError(
+                f"labels: expected {n} of them as observations, (n,) or (n, rows, columns); "
+                f"got shape {self.labels.shape}"
+            )
+        _check_each("groups", self.groups, (n,))
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -58,6 +73,11 @@ class Counterfactuals:
         source_place: the same in the source.
         base_value: the concept's value, for classes and scalars.
         source_value: the same in the source.
+
+    Raises:
+        TypeError: something else than arrays of numbers; behaviours that are no integers.
+        ValueError: not one of each for each pair, places outside 0..1, numbers that are not
+            finite, or only one of the two sides given.
     """
 
     base: Images
@@ -69,6 +89,38 @@ class Counterfactuals:
     source_place: Float[np.ndarray, "n 2"] | None = None
     base_value: Shaped[np.ndarray, "n"] | None = None
     source_value: Shaped[np.ndarray, "n"] | None = None
+
+    def __post_init__(self) -> None:
+        for side in ("base", "source"):
+            _check_images(side, getattr(self, side))
+        n = len(self.base)
+        if self.source.shape != self.base.shape:
+            raise ValueError(
+                f"source: expected the shape of base, {self.base.shape}; got {self.source.shape}"
+            )
+        _check_each("groups", self.groups, (n,))
+        for part, shape in (("behaviour", (n,)), ("place", (n, 2)), ("value", (n,))):
+            both = [f"{side}_{part}" for side in ("base", "source")]
+            given = [name for name in both if getattr(self, name) is not None]
+            if len(given) == 1:
+                raise ValueError(f"give {' and '.join(both)}, or neither; got {given[0]} only")
+            for name in given:
+                values = getattr(self, name)
+                _check_numbers(name, values)
+                _check_each(name, values, shape)
+                if not np.isfinite(values).all():
+                    raise ValueError(
+                        f"{name}: {int((~np.isfinite(values)).sum())} numbers are not finite"
+                    )
+                if part == "behaviour" and values.dtype.kind not in "iu":
+                    raise TypeError(f"{name}: expected integers, got {values.dtype}")
+                if part == "behaviour" and values.min(initial=0) < 0:
+                    raise ValueError(f"{name}: behaviours count from 0, got {values.min()}")
+                if part == "place" and not ((values >= 0) & (values <= 1)).all():
+                    raise ValueError(
+                        f"{name}: expected (y, x) from 0 to 1 as shares of the picture, got "
+                        f"{values.min():g} to {values.max():g}"
+                    )
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -96,7 +148,8 @@ class ConceptData:
         behaviours: which behaviour each action of the policy is, so that actions with the same
             effect count as one; None: each action is its own.
         unrelated: held-out states that the concept has no part in, such as those without it: an
-            edit that is specific leaves the policy alone there. None: that claim is left out.
+            edit that is specific leaves the policy alone there. Their labels are not looked at.
+            None: that claim is left out.
         other: labels of another concept of the fitting states, as a control; of the same kind.
         other_name: name of that concept.
 
@@ -123,7 +176,22 @@ class ConceptData:
         for name in ("fit_pairs", "pairs"):
             _check_pairs(name, getattr(self, name), self.behaviours)
         if self.unrelated is not None:
-            _check_groups("unrelated", self.unrelated.groups, len(self.unrelated))
+            _check_groups("unrelated", self.unrelated.groups)
+        pictures = {
+            "fit": self.fit.observations,
+            "held_out": self.held_out.observations,
+            "fit_pairs": self.fit_pairs.base,
+            "pairs": self.pairs.base,
+        }
+        if self.unrelated is not None:
+            pictures["unrelated"] = self.unrelated.observations
+        kinds = {name: (each.shape[1:], each.dtype) for name, each in pictures.items()}
+        other = next((name for name in kinds if kinds[name] != kinds["fit"]), None)
+        if other is not None:
+            raise ValueError(
+                f"{other}: expected pictures {kinds['fit'][0]} of {kinds['fit'][1]} as those of "
+                f"fit, got {kinds[other][0]} of {kinds[other][1]}"
+            )
         for ours, theirs in (("fit", "held_out"), ("fit_pairs", "pairs"), ("fit", "pairs")):
             one, two = (np.unique(getattr(self, each).groups) for each in (ours, theirs))
             if len(shared := np.intersect1d(one, two)):
@@ -168,6 +236,8 @@ class ConceptData:
         """
         if not 0 < fit_share < 1:
             raise ValueError(f"fit_share: expected a share between 0 and 1, got {fit_share}")
+        if other is not None and len(other) != len(examples):
+            raise ValueError(f"other: expected {len(examples)} labels, got {len(other)}")
         groups = np.unique(np.concatenate([examples.groups, pairs.groups]))
         drawn = np.random.default_rng(seed).permutation(groups)
         fitting = drawn[: round(fit_share * len(drawn))]
@@ -199,9 +269,28 @@ def permute_labels(examples: Examples, seed: int) -> Examples:
     return replace(examples, labels=labels)
 
 
-def _check_groups(name: str, groups: np.ndarray, states: int) -> None:
-    if np.shape(groups) != (states,):
-        raise ValueError(f"{name}: expected a group for each of {states} states, got {len(groups)}")
+def _check_images(name: str, given: object) -> None:
+    _check_numbers(name, given)
+    if np.ndim(given) != 4:  # type: ignore[arg-type]
+        raise ValueError(
+            f"{name}: expected pictures (n, channels, height, width), got shape {np.shape(given)}"  # type: ignore[arg-type]
+        )
+
+
+def _check_numbers(name: str, given: object) -> None:
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "biuf":
+        kind = f"array of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise TypeError(f"{name}: expected an array of numbers, got {kind}")
+
+
+def _check_each(name: str, given: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name}: expected an array, got {type(given).__name__}")
+    if given.shape != shape:
+        raise ValueError(f"{name}: expected {shape} for {shape[0]} pictures, got {given.shape}")
+
+
+def _check_groups(name: str, groups: np.ndarray) -> None:
     if len(np.unique(groups)) < LEAST_GROUPS:
         raise ValueError(
             f"{name}: expected at least {LEAST_GROUPS} groups (levels), "
@@ -210,13 +299,11 @@ def _check_groups(name: str, groups: np.ndarray, states: int) -> None:
 
 
 def _check_examples(name: str, given: Examples, kind: Kind) -> None:
-    labels, n = np.asarray(given.labels), len(given)
-    expected = "(n, rows, columns)" if kind == "map" else "(n,)"
-    if labels.ndim != (3 if kind == "map" else 1) or len(labels) != n:
-        raise ValueError(
-            f"{name}: expected labels {expected} of {n} states for a {kind}, got {labels.shape}"
-        )
-    _check_groups(name, given.groups, n)
+    labels = given.labels
+    if labels.ndim != (3 if kind == "map" else 1):
+        expected = "(n, rows, columns)" if kind == "map" else "(n,)"
+        raise ValueError(f"{name}: expected labels {expected} for a {kind}, got {labels.shape}")
+    _check_groups(name, given.groups)
     if not np.isfinite(labels).all():
         raise ValueError(f"{name}: {int((~np.isfinite(labels)).sum())} labels are not finite")
     values = np.unique(labels)
@@ -230,20 +317,17 @@ def _check_examples(name: str, given: Examples, kind: Kind) -> None:
 
 def _check_pairs(name: str, given: Counterfactuals, behaviours: np.ndarray | None) -> None:
     n = len(given)
-    for side in ("base", "source"):
-        if len(getattr(given, side)) != n:
-            raise ValueError(f"{name}: {len(getattr(given, side))} of {side} for {n} groups")
-        for part, shape in (("behaviour", (n,)), ("place", (n, 2)), ("value", (n,))):
-            values = getattr(given, f"{side}_{part}")
-            if values is not None and np.shape(values) != shape:
-                raise ValueError(f"{name}: expected {side}_{part} {shape}, got {np.shape(values)}")
-    for part in ("behaviour", "place", "value"):
-        if (getattr(given, f"base_{part}") is None) != (getattr(given, f"source_{part}") is None):
-            raise ValueError(f"{name}: give {part} of both base and source, or of neither")
-    _check_groups(name, given.groups, n)
+    _check_groups(name, given.groups)
     equal = np.flatnonzero((given.base == given.source).reshape(n, -1).all(1))
     if len(equal):
         raise ValueError(f"{name}: base and source are the same picture in pairs {_some(equal)}")
+    if given.base_value is not None and given.source_value is not None:
+        same = np.flatnonzero(given.base_value == given.source_value)
+        if len(same):
+            raise ValueError(
+                f"{name}: base and source have the same value in pairs {_some(same)}: there the "
+                "concept does not change"
+            )
     if given.base_behaviour is None or given.source_behaviour is None:
         return
     same = np.flatnonzero(given.base_behaviour == given.source_behaviour)

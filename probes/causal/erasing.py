@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlbilinear.probes.causal.data import Examples, Kind
+from rlbilinear.probes.causal.readings import Features, chance, fit_reading
 from rlbilinear.probes.causal.subspaces import (
     Basis,
     Rows,
-    chance,
-    fit_reading,
     orthonormal,
     outputs_of,
     part_along,
@@ -73,7 +72,7 @@ def inlp(
     found = torch.zeros(0, rows.shape[2], dtype=torch.float64)
     for _ in range(rounds):
         left = outputs_of(rows - part_along(rows, found), tuple(outputs.shape[1:]), kind)
-        reading = fit_reading(left, examples, kind)
+        reading = fit_reading(Features(left, kind), examples)
         if np.nanmean(reading.score(left, labels)) < base_rate + ENOUGH:
             break
         weights = torch.from_numpy(np.atleast_2d(reading.weights)).double()

@@ -173,6 +173,11 @@ def _change_next(heist: Heist, rng: np.random.Generator) -> Heist | None:
     return _first(chain.from_iterable(ways), heist, next_thing)
 
 
+def _without_gem(heist: Heist) -> Heist:
+    """Take the gem away: then there is nothing to go for."""
+    return heist.with_gem()
+
+
 def _key(colour: Colour) -> CausalConcept[Heist]:
     return CausalConcept(
         f"{colour.name.lower()} key",
@@ -181,6 +186,7 @@ def _key(colour: Colour) -> CausalConcept[Heist]:
         partial(_move_key, colour),
         right_move,
         lambda heist: cell_centre(_of(heist.keys, colour)[0], heist, pixels=1),
+        lambda heist: heist.with_keys(colour),
     )
 
 
@@ -192,6 +198,7 @@ def _lock(colour: Colour) -> CausalConcept[Heist]:
         partial(_move_lock, colour),
         right_move,
         lambda heist: cell_centre(_of(heist.locks, colour)[0], heist, pixels=1),
+        lambda heist: heist.with_locks(colour),
     )
 
 
@@ -203,11 +210,14 @@ _CONCEPTS: tuple[CausalConcept[Heist], ...] = (
         _move_gem,
         right_move,
         lambda heist: cell_centre(heist.gem[0], heist, pixels=1),
+        _without_gem,
     ),
     *map(_key, Colour),
     *map(_lock, Colour),
     CausalConcept("keys held", "class", held, _change_held, right_move),
-    CausalConcept("next thing", "class", next_thing, _change_next, right_move),
+    CausalConcept(
+        "next thing", "class", next_thing, _change_next, right_move, without=_without_gem
+    ),
 )
 
 

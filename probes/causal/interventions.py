@@ -15,6 +15,8 @@ from rlbilinear.probes.causal.subspaces import Basis, Rows, outputs_of, part_alo
 from rlbilinear.probes.subject import Subject
 
 LogBehaviour = Float[Tensor, "n behaviours"]
+Shift = Callable[[Basis], Float[Tensor, "n positions rank"]]
+"""From a subspace to what moves the concept of each pair along it."""
 RADIUS = 4
 """How far from its place, in positions of the map, a concept is taken to change it."""
 
@@ -43,7 +45,7 @@ def log_behaviour(
 
 
 def follows(log_p: LogBehaviour, wanted: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return whether the likeliest behaviour is the wanted one; NaN where nothing is finite."""
+    """Return whether the most likely behaviour is the wanted one; NaN where nothing is finite."""
     right = (log_p.argmax(1).numpy() == wanted).astype(float)
     return np.where(log_p.isnan().any(1).numpy(), np.nan, right)
 
@@ -132,7 +134,7 @@ def ablated_in_weights(
     """Return the policy with a subspace held at its mean in the weights; None where none can.
 
     The output ``h`` becomes ``h - P (h - mean)``, ``P`` the projector on the subspace of channels.
-    A subspace of whole feature maps is no edit of that kind.
+    A subspace of whole feature maps is not an edit of that kind.
     """
     shape = subject.layers[layer]
     if not subject.can_edit(layer) or basis.shape[1] != shape[0]:
@@ -188,9 +190,7 @@ class PlaceTemplate:
         return torch.einsum("ya,xb->yxab", *along).reshape(height * width, side**2)
 
 
-def shifts(
-    at_fit: Layer, fitting: Counterfactuals, pairs: Counterfactuals
-) -> Callable[[Basis], Float[Tensor, "n positions rank"]] | None:
+def shifts(at_fit: Layer, fitting: Counterfactuals, pairs: Counterfactuals) -> Shift | None:
     """Return how to move the concept of pairs along a subspace, by what fitting pairs tell.
 
     None when the pairs do not say where the concept is, or which value it has.

@@ -123,6 +123,11 @@ def _at(cell: Cell, maze: Maze) -> tuple[float, float]:
     return cell_centre(cell, maze, pixels=1)
 
 
+def _without_cheese(maze: Maze) -> Maze:
+    """Take the cheese away: then there is neither a way to it, nor a distance, nor a decision."""
+    return maze.with_cheese()
+
+
 def _of_cheese(maze: Maze) -> Float[np.ndarray, "rows columns"]:
     return presence(maze.grid.shape, maze.cheese)
 
@@ -135,7 +140,7 @@ _CONCEPTS: tuple[CausalConcept[Maze], ...] = (
         _move_cheese,
         right_move,
         lambda maze: _at(maze.cheese[0], maze),
-        lambda maze: maze.with_cheese(),
+        _without_cheese,
     ),
     CausalConcept(
         "mouse",
@@ -149,10 +154,29 @@ _CONCEPTS: tuple[CausalConcept[Maze], ...] = (
         "wall", "map", lambda maze: as_label(maze.grid == WALL), _toggle_wall, right_move
     ),
     CausalConcept(
-        "next move", "class", lambda maze: _known(right_move(maze)), _change_move, right_move
+        "next move",
+        "class",
+        lambda maze: _known(right_move(maze)),
+        _change_move,
+        right_move,
+        without=_without_cheese,
     ),
-    CausalConcept("decision", "class", at_decision, _change_decision, right_move),
-    CausalConcept("distance", "class", distance_bin, _change_distance, right_move),
+    CausalConcept(
+        "decision",
+        "class",
+        at_decision,
+        _change_decision,
+        right_move,
+        without=_without_cheese,
+    ),
+    CausalConcept(
+        "distance",
+        "class",
+        distance_bin,
+        _change_distance,
+        right_move,
+        without=_without_cheese,
+    ),
 )
 
 

@@ -23,15 +23,14 @@ from rlbilinear.probes.causal.interventions import (
     Layer,
     shifts,
 )
+from rlbilinear.probes.causal.readings import Features, fit_reading, per_label
 from rlbilinear.probes.causal.subspaces import (
     Basis,
     Rows,
     difference_subspace,
-    fit_reading,
     orthonormal,
     outputs_of,
     part_along,
-    per_label,
     rows_of,
 )
 from rlbilinear.probes.concepts import area_weights
@@ -93,7 +92,7 @@ class Setting:
     @cached_property
     def probe(self) -> Basis:
         """What a reading of the concept weighs."""
-        reading = fit_reading(self.fit_outputs, self.data.fit, self.data.kind)
+        reading = fit_reading(Features(self.fit_outputs, self.data.kind), self.data.fit)
         return orthonormal(torch.from_numpy(np.atleast_2d(reading.weights)).double())
 
     @cached_property

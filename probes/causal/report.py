@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import provenance
+from rlbilinear.probes.causal.at_layer import CONTROLS
 from rlbilinear.probes.causal.choosing import choose, where_to_ask
 from rlbilinear.probes.causal.data import ConceptData
 from rlbilinear.probes.causal.games import FIT_LEVELS, LEVELS, game_data, game_of
 from rlbilinear.probes.causal.protocol import Answer, answer
-from rlbilinear.probes.causal.subspaces import CONTROLS
 from rlbilinear.probes.figures import forest
 from rlbilinear.probes.report import IN_SHORT, Drawing, Section, ValidationReport
 from rlbilinear.probes.subject import Subject, as_subject
@@ -75,8 +75,11 @@ def ask(
     Raises:
         ValueError: a layer, rank or number of controls that cannot be; the message says what can.
         SubjectError: a policy that cannot be studied.
+        TypeError: data of another kind.
     """
     started = time.monotonic()
+    if not isinstance(data, ConceptData | str):
+        raise TypeError(f"data: expected ConceptData or a name, got {type(data).__name__}")
     subject = policy if isinstance(policy, Subject) else as_subject(policy, name=name)
     if isinstance(data, str):
         data = game_data(game_of(subject), data, fit_levels=fit_levels, levels=levels, seed=seed)
@@ -165,7 +168,7 @@ def _sections(
     places = "a direction of channels, the same at every position"
     whole = "a direction of the layer's whole output"
     weights = [
-        f"{name}: {'made in the activations, it is no edit of weights' if gap is None else gap}"
+        f"{name}: {'made in the activations, it is not an edit of weights' if gap is None else gap}"
         for name, gap in found.weights.items()
     ]
     claims = [f"- *{name}*: {text}" for name, text in MEANINGS.items()]

@@ -10,6 +10,7 @@ from rlbilinear.agents import Agent
 from rlbilinear.probes import figures as draw
 from rlbilinear.probes import missing
 from rlbilinear.probes.dataset import States
+from rlbilinear.probes.edited import Seen
 from rlbilinear.probes.effects import (
     against_control,
     control_edits,
@@ -19,7 +20,6 @@ from rlbilinear.probes.effects import (
     mean_effects,
     ways_to_edit,
 )
-from rlbilinear.probes.moves import move_probabilities
 from rlbilinear.probes.report import Drawing, Section
 from rlbilinear.probes.steps.result import Claim, StepResult
 from rlbilinear.probes.study import CONTROLS, DIRECTIONS, Study
@@ -129,14 +129,14 @@ def ablate_directions(study: Study) -> StepResult:
 
 
 def _measure(agent: Agent, edits: Edits, states: States, levels: Int[np.ndarray, "n"]) -> Measured:
-    original = move_probabilities(agent, states.observations)
+    seen = Seen(agent, states.observations)
     measured = {}
     for name, (edited, controls) in edits.items():
-        (own,) = effects_of(original, [edited], states, levels)
+        (own,) = effects_of(seen, [edited], states.moves, levels)
         measured[name] = (
             own,
             {
-                kind: mean_effects(effects_of(original, agents, states, levels))
+                kind: mean_effects(effects_of(seen, agents, states.moves, levels))
                 for kind, agents in controls.items()
             },
         )

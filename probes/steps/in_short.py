@@ -40,7 +40,7 @@ def in_short(study: Study, name: str, verdict: pd.DataFrame, probes: pd.DataFram
         follows = (
             f"Exchanging the {best} direction alone sends {name} after the other cheese in "
             f"{effects['sufficient']:.0%} of the pairs, and moving the cheese along it in the "
-            f"weights makes the move to the new cell the likeliest in {effects['steerable']:.0%}"
+            f"weights makes the move to the new cell the most likely in {effects['steerable']:.0%}"
         )
     else:
         uses = "No direction tested there is shown to be used"

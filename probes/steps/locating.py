@@ -71,7 +71,7 @@ def locate_concept(study: Study) -> StepResult:
     text = (
         "Two mazes alike but for the cheese: a subspace of a layer's output is swapped for that "
         "of the other maze. `share` is how much of the way the policy goes to its policy there "
-        "(1 - KL(there || patched) / KL(there || unpatched)), `follow` how often the likeliest "
+        "(1 - KL(there || patched) / KL(there || unpatched)), `follow` how often the most likely "
         "move is then the right one for the moved cheese: "
         f"{everything['follow_base']:.2f} unpatched, {everything['follow_source']:.2f} where the "
         "cheese is really there (and with a whole layer swapped, which is the same). One direction "

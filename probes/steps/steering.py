@@ -82,7 +82,7 @@ def steer_to_cells(study: Study) -> StepResult:
         "What a cheese in some cell adds to the output of "
         f"{study.layer} along one direction is measured on the fitting levels, and added as a bias "
         "map: a weight edit. While the level's own cheese is seen, its map is taken away and that "
-        "of another cell added; the likeliest move is then the right one for that cell in "
+        "of another cell added; the most likely move is then the right one for that cell in "
         f"{show['moved: difference']:.2f} of the states, {show['real cheese']:.2f} when the cheese "
         f"is really there, {show['own cheese']:.2f} without an edit, "
         + ", ".join(f"{show[f'moved: {kind}']:.2f} along {what}" for kind, what in CONTROLS.items())
@@ -90,7 +90,7 @@ def steer_to_cells(study: Study) -> StepResult:
         f"{show['planted: difference']:.2f} planted and {show['no cheese']:.2f} not. From the "
         f"start, {reached.estimate:.0%} [{reached.low:.0%}, {reached.high:.0%}] of the free cells "
         f"of {len(mazes)} mazes of more than {LARGE} cells, without a cheese, can be reached so by "
-        f"the likeliest moves ({rates['not steered'].estimate:.0%} without steering, "
+        f"the most likely moves ({rates['not steered'].estimate:.0%} without steering, "
         f"{rates['along a random one'].estimate:.0%} along one random direction)."
     )
     example = max(mazes, key=lambda maze: len(maze.free_cells()))

@@ -45,7 +45,7 @@ def component_card(
     channels: int = 5,
     title: str = "Component",
 ) -> Figure:
-    """Draw a direction's spectrum, what it writes, its foremost filters and what excites them.
+    """Draw a direction's spectrum, what it writes, its leading filters and what excites them.
 
     Args:
         eigenfilters: of the direction, all of them.
@@ -103,7 +103,7 @@ def singular_card(
 ) -> Figure:
     """Draw a singular component of a layer's tensor: its value, its outputs, and its matrix.
 
-    The right singular matrix is shown by its eigenvalues and foremost eigenvectors.
+    The right singular matrix is shown by its eigenvalues and leading eigenvectors.
 
     Args:
         svd: SVD of the layer.

@@ -30,7 +30,7 @@ def read_idx(file: Path) -> UInt8[np.ndarray, "*shape"]:
         file: gzipped when its name ends in ``.gz``.
 
     Raises:
-        ValueError: it is no such file, or is truncated or too long.
+        ValueError: it is not such a file, or is truncated or too long.
     """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
@@ -38,7 +38,7 @@ def read_idx(file: Path) -> UInt8[np.ndarray, "*shape"]:
         raise ValueError(f"{file} is truncated or no gzip file: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
         raise ValueError(
-            f"{file} is no IDX file of unsigned bytes: those begin with the bytes 0 0 "
+            f"{file} is not an IDX file of unsigned bytes: those begin with the bytes 0 0 "
             f"{UNSIGNED_BYTE}, this one with {' '.join(map(str, content[:3])) or 'none'}"
         )
     start = 4 + 4 * content[3]

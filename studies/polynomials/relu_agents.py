@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -257,7 +258,7 @@ def _policies(
 
     Returns:
         ``kl`` from the whole agent's policy, mean and median over states, in nats, and
-        ``agreement``, how often the likeliest action is the same. ``finite`` is the share of
+        ``agreement``, how often the most likely action is the same. ``finite`` is the share of
         states in which both give finite numbers; the others are missing where it is below 1, as
         where a polynomial explodes.
     """

@@ -70,8 +70,9 @@ def through_training(images: Images, histories: Iterable[History], degree: int =
     Returns:
         A row for each seed, checkpoint and degree from 1 on: ``gaussian_r2`` and ``measured_r2``
         (on test images; means over the classes' logits, each centred), ``kl`` of the approximant
-        from the network in nats and ``agreement`` of the predicted class, ``accuracy`` of the
-        approximant, and of the network ``network_accuracy`` and ``network_train_accuracy``.
+        from the network in nats and ``agreement`` of the predicted class, ``accuracy`` and ``loss``
+        (cross-entropy in nats, on test images) of the approximant, and of the network
+        ``network_accuracy``, ``network_train_accuracy`` and ``network_loss``.
     """
     gaussian = estimate_gaussian(images.train)
     rows = []
@@ -81,6 +82,7 @@ def through_training(images: Images, histories: Iterable[History], degree: int =
             both = polynomial.r2_on(images.test)
             own = accuracy(network, images.test, images.test_labels)
             learned = accuracy(network, images.train, images.train_labels)
+            loss = _loss(network, images)
             for n in range(1, degree + 1):
                 truncated = polynomial.truncate(n)
                 found = compare_outputs(network, truncated, images.test, images.test_labels)
@@ -95,11 +97,19 @@ def through_training(images: Images, histories: Iterable[History], degree: int =
                         "agreement": found.agreement,
                         "finite": found.finite,
                         "accuracy": found.accuracy,
+                        "loss": _loss(truncated, images),
                         "network_accuracy": own,
                         "network_train_accuracy": learned,
+                        "network_loss": loss,
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _loss(predict: Callable[[Tensor], Tensor], images: Images) -> float:
+    """Return the mean cross-entropy of logits on the test images, in nats."""
+    with torch.no_grad():
+        return nn.functional.cross_entropy(predict(images.test), images.test_labels).item()
 
 
 def layers(

@@ -1,5 +1,8 @@
 import copy
 import inspect
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import gymnasium
 import numpy as np
@@ -183,6 +186,22 @@ def test_an_agent_that_has_learned_is_copied(agent, observations):
     optimiser = again.policy.optimizer
     optimised = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
     assert optimised == {id(weight) for weight in again.policy.parameters()}
+
+
+def answer(agent, observations):
+    return agent.logits(observations).numpy()
+
+
+def test_an_agent_answers_alike_in_another_process(agent, observations):
+    """Edited, trained and hooked: it is pickled for a process that shares nothing with this one."""
+    sent = agent.with_layer("dense", agent.layer("dense"), edit="nothing")
+    sent.policy.evaluate_actions(torch.as_tensor(observations), torch.zeros(5, dtype=torch.long))
+    expected = answer(sent, observations)
+    sent.layer("dense").register_forward_hook(lambda *_: None)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        again = pool.submit(answer, sent, observations).result()
+    np.testing.assert_array_equal(again, expected)
+    assert pickle.loads(pickle.dumps(sent)).config == sent.config
 
 
 def test_edited_agents_have_none_of_the_hooks_on_this_one(agent, observations):

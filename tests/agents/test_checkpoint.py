@@ -12,6 +12,7 @@ from torch import nn
 
 from rlbilinear import BilinearLinear, agents, scale_eigenfilters
 from rlbilinear.agents import Agent, CheckpointError
+from rlbilinear.agents.document import seal
 from rlbilinear.agents.network import weights_of
 from rlbilinear.edits.functional import add_bias_map, scaling_matrix
 
@@ -185,7 +186,7 @@ def reseal(folder, network=None, weights=None):
     config = json.loads((folder / "config.json").read_text())
     config["network"].update(network or {})
     weights = load_file(file) | (weights or {})
-    save_file(weights, file, metadata={"network": json.dumps(config["network"], sort_keys=True)})
+    save_file(weights, file, metadata={"seal": seal(config)})
     config["weights"] |= {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "dtype": str(next(iter(weights.values())).dtype).removeprefix("torch."),
@@ -301,7 +302,7 @@ CORRUPTIONS = {
         lambda f: (f / "config.json").write_text("[" * 100_000),
         "not JSON",
     ),
-    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not in order"),
+    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not valid"),
     "other file": (setting(["weights", "file"], "a.pkl"), "must be model.safetensors, got 'a.pkl'"),
     "other count": (setting(["weights", "parameters"], 3), "parameters of float32, .* says 3"),
     "other type": (setting(["weights", "dtype"], "float64"), "of float32, .* of float64"),
@@ -353,18 +354,30 @@ def test_anything_else_in_any_place_of_the_document_is_refused(tmp_path):
     assert len(tried) > 280
     for path, bad in tried:
         changed = put(document, path, bad)
-        network = json.dumps(changed["network"], sort_keys=True)
-        save_file(weights, file, metadata={"network": network})
+        save_file(weights, file, metadata={"seal": seal(changed)})
         if path[0] != "weights":
             found = hashlib.sha256(file.read_bytes()).hexdigest()
             changed = put(changed, ("weights", "sha256"), found)
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(CheckpointError):
             agents.load(folder, device="cpu")
-    save_file(weights, file, metadata={"network": json.dumps(document["network"], sort_keys=True)})
+    save_file(weights, file, metadata={"seal": seal(document)})
     assert hashlib.sha256(file.read_bytes()).hexdigest() == document["weights"]["sha256"]
     (folder / "config.json").write_text(json.dumps(document))
     assert agents.load(folder).layer_names[-2:] == ["action_net", "value_net"]
+
+
+def test_agents_saved_before_there_was_a_seal_load(folder):
+    file, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    network = json.dumps(config["network"], sort_keys=True)
+    save_file(load_file(file), file, metadata={"network": network})
+    config["weights"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert agents.load(folder, device="cpu").config.game == config["game"]
+    config["network"]["actions"] = 14
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json was altered"):
+        agents.load(folder, device="cpu")
 
 
 @pytest.mark.parametrize(("corrupt", "reason"), CORRUPTIONS.values(), ids=CORRUPTIONS)
@@ -379,7 +392,7 @@ def test_unknown_names_and_devices_list_the_choices(monkeypatch, agent, tmp_path
     agent.save(tmp_path / "maze-good")
     assert agents.names() == ["maze-good"]
     assert agents.load("maze-good").config == agent.config
-    with pytest.raises(ValueError, match=r"'maze-godo' is no folder.*maze-good"):
+    with pytest.raises(ValueError, match=r"'maze-godo' is neither a folder.*maze-good"):
         agents.load("maze-godo")
     with pytest.raises(ValueError, match=r"no device 'gpu'.*cuda:N"):
         agents.load("maze-good", device="gpu")

@@ -428,7 +428,7 @@ def test_a_damaged_training_state_is_refused(tmp_path):
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
         ({"new_level": 1.5}, r"new_level must be in 0\.\.1, got 1\.5"),
         ({"anywhere": -0.1}, r"anywhere must be in 0\.\.1"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, r"seed must be in 0\.\.2147483647, got -1"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(tmp_path, changes, message):

@@ -273,3 +273,19 @@ def test_bad_arguments_are_refused():
     for wrong in ("", 5, ["maze"]):
         with pytest.raises(ValueError, match="unknown game"):
             evaluate(Agent.new("impala-compact", game="leaper"), [1], game=wrong)
+
+
+def test_an_agent_is_asked_once_about_each_picture(monkeypatch):
+    agent = Agent.new("bimpala-compact", seed=1, channels=6, blocks=(1, 1), features=8)
+    asked = []
+    logits = Agent.logits
+
+    def counted(self, observations, **options):
+        asked.extend(each.tobytes() for each in observations)
+        return logits(self, observations, **options)
+
+    forgetful = evaluate(agent.logits, range(6), game="maze", progress=False)
+    monkeypatch.setattr(Agent, "logits", counted)
+    remembered = evaluate(agent, range(6), progress=False)
+    pd.testing.assert_frame_equal(remembered, forgetful)
+    assert len(asked) == len({*asked}) < remembered["steps"].sum() / 2

@@ -12,6 +12,7 @@ import pytest
 from rlbilinear.agents import Agent
 from rlbilinear.agents.folder import (
     HOLDER,
+    bring_back,
     check_free,
     clear,
     is_free,
@@ -167,3 +168,55 @@ def test_parents_of_a_folder_that_stays_empty_are_taken_away(tmp_path):
     with locked(tmp_path / "a" / "b" / "c"):
         (tmp_path / "a" / "kept").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+
+
+def test_what_came_meanwhile_is_not_replaced(tmp_path):
+    """Two at once in one place: the second to end says so, and the first one's folder stays."""
+    place = tmp_path / "place"
+    with (
+        pytest.raises(FileExistsError, match="place exists; choose another place"),
+        new_folder(place, marker="mark") as folder,
+    ):
+        (folder / "mark").write_text("second")
+        write(place, "first")
+    assert (place / "mark").read_text() == "first"
+    with (
+        pytest.raises(FileExistsError, match="place holds no mark: it is not overwritten"),
+        new_folder(place, overwrite=True, marker="mark") as folder,
+    ):
+        (place / "mark").rename(place / "other")
+    assert (place / "other").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    """The folder it leads to is written, also where that is not there yet."""
+    link = tmp_path / "link"
+    link.symlink_to("folder")
+    write(link, "old")
+    write(link, "new", overwrite=True)
+    assert (tmp_path / "folder" / "mark").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "folder"} and link.is_symlink()
+
+
+def test_what_a_killed_process_was_replacing_is_put_back(tmp_path):
+    """Killed when the old folder had gone, and the new one had not come."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from rlbilinear.agents.folder import new_folder\n"
+        "rename = pathlib.Path.rename\n"
+        "def killed(self, target):\n"
+        "    if self.name.endswith('.new'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rename(self, target)\n"
+        "pathlib.Path.rename = killed\n"
+        "with new_folder(sys.argv[1], overwrite=True, marker='mark') as folder:\n"
+        "    (folder / 'mark').write_text('new')\n"
+    )
+    write(tmp_path / "kept", "old")
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "kept"], check=False)
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / "kept").exists()
+    bring_back(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(FileExistsError, match="kept exists"):
+        write(tmp_path / "kept", "newer")
+    assert (tmp_path / "kept" / "mark").read_text() == "old"

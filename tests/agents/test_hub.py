@@ -1,5 +1,6 @@
 """Agents on the Hub: sent and fetched through a server of its protocol, and through a folder."""
 
+import errno
 import json
 
 import numpy as np
@@ -252,6 +253,19 @@ def test_a_file_that_ends_in_the_middle_is_no_file(agent, hub, cache):
         load("hf://someone/coin")
     assert fetched_files(cache) == []
     hub.cut = False
+    assert load("hf://someone/coin", device="cpu").config == agent.config
+
+
+def test_without_room_on_the_disk_it_says_so_and_fetches_later(agent, hub, cache, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    agent.push_to_hub("someone/coin")
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", full)
+        with pytest.raises(OSError, match=rf"no room on the disk for hf://.* in {cache}"):
+            load("hf://someone/coin")
+    assert fetched_files(cache) == []
     assert load("hf://someone/coin", device="cpu").config == agent.config
 
 

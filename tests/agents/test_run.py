@@ -230,3 +230,14 @@ def test_a_file_is_no_folder_for_a_run(finished, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file is not a folder"):
         train(replace(finished, out=tmp_path / "file"))
+
+
+def test_scores_that_are_gone_are_missed(run):
+    """A run that was never saved has none; one with a checkpoint had some."""
+    (run.folder / RESULTS).unlink()
+    for ask in (Run.held_out, lambda run: run.frames):
+        with pytest.raises(CheckpointError, match=r"results\.json is gone, and with it the scores"):
+            ask(run)
+    (run.folder / RESULTS).write_text("{}")
+    assert (run.held_out(), run.frames) == ([], 0)
+    assert Run(run.folder / "new").held_out() == []

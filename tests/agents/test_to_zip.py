@@ -27,7 +27,7 @@ def alike(model, agent, observations):
     torch.testing.assert_close(logits(model, observations), ours, atol=1e-5, rtol=1e-5)
     theirs, _ = model.predict(observations, deterministic=True)
     likely = ours.max(1).values - ours[range(len(ours)), theirs]
-    assert (likely < 2e-5).all()  # the likeliest, or as likely up to rounding
+    assert (likely < 2e-5).all()  # the most likely, or as likely up to rounding
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

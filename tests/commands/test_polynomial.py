@@ -146,7 +146,7 @@ def test_bad_options_are_refused(run, tmp_path, ends):
         ),
         (("--seeds", "0"), "--seeds: expected 1 or more, got 0"),
         (("--agent", "a", "--training", "b"), "--agent, --training: choose one of them"),
-        (("--agent", "nobody"), "'nobody' is no folder, nor an agent of the zoo"),
+        (("--agent", "nobody"), "'nobody' is neither a folder nor an agent of the zoo"),
     ):
         assert message in ends(2, run, "--out", tmp_path / "out", *options)
     assert not list(tmp_path.iterdir())
@@ -168,6 +168,8 @@ def test_checkpoints_are_of_one_training(images, history):
 
 
 def test_r2_through_training_is_that_of_the_network_then(images, history):
+    from sklearn.metrics import log_loss
+
     from rlbilinear.studies.polynomials.study import through_training
 
     table = through_training(images, [history], 2)
@@ -175,6 +177,10 @@ def test_r2_through_training_is_that_of_the_network_then(images, history):
     assert (table.query("degree == 2").kl.values < table.query("degree == 1").kl.values).all()
     for step, network in history.checkpoints:
         linear = table.query(f"step == {step} and degree == 1")
+        with torch.no_grad():
+            probabilities = network(images.test).double().softmax(1)
+        loss = log_loss(images.test_labels, probabilities)
+        assert linear.network_loss.item() == pytest.approx(loss, rel=1e-5)
         x = images.train.double()
         # Of Gaussian inputs the best linear function is what least squares on samples finds.
         generator = torch.Generator().manual_seed(0)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+import tyro
 
 from rlbilinear.agents import CheckpointError
-from rlbilinear.commands.running import Command, Count, Failed, Seed, exit_codes
+from rlbilinear.commands.running import Command, Count, Failed, Scale, Seed, exit_codes
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,32 @@ class TinyOptions:
     count: Count = 2
     seeds: tuple[Seed, ...] = ()
     limit: Count | None = None
+    scale: Scale = 1.0
+
+
+@dataclass(frozen=True)
+class OuterOptions:
+    """Options of a command that has others inside."""
+
+    inner: Annotated[TinyOptions, tyro.conf.arg(name="")]
+    out: Path = Path("runs")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--count 0", "--count: expected 1 or more, got 0"),
+        ("--seeds 3 -1", "--seeds: expected 0 or more, got -1"),
+        ("--seeds 3 2147483648", "--seeds: expected 2147483647 or less, got 2147483648"),
+        ("--scale nan", "--scale: expected 0 or more, got nan"),
+        ("--scale inf", "--scale: expected 0 or more, got inf"),
+        ("--out=~/runs", "--out: write it without =, or without ~; got ~/runs"),
+    ],
+)
+def test_options_out_of_their_range_are_named(ends, words, message):
+    command = Command(OuterOptions, lambda options: None, "")
+    assert ends(2, command, words.split(), "rlbilinear tiny") == f"rlbilinear tiny: {message}"
+    command(["--out=a~", "--scale", "0"], "rlbilinear tiny")
 
 
 def raising(error):

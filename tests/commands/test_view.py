@@ -44,8 +44,8 @@ def test_without_a_browser_it_says_so(study, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "nowhere is no folder; give the folder of a report"),
-        (["."], "is no report: expected report.md, or tables"),
+        (["nowhere"], "nowhere is not a folder; give the folder of a report"),
+        (["."], "is not a report: expected report.md, or tables"),
         (["study", "--out", "."], "is a folder; give the name of a file"),
         (["study", "--steer"], "--steer needs a report of `rlbilinear validate`"),
         (["study", "--level", "-1"], "--level: expected 0 or more"),

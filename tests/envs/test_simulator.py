@@ -1,10 +1,15 @@
+import contextlib
+import copy
+import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rlbilinear.envs import ProcgenEnv, ProcgenVecEnv
 from rlbilinear.envs import simulator as module
 from rlbilinear.envs.games import GAMES
 from rlbilinear.envs.simulator import Simulator
@@ -196,3 +201,13 @@ def test_collecting_a_simulator_needs_no_lock():
     assert "libenv_close" in vars(simulator._env._c_lib)
     with ffi._lock:  # not reentrant: a look-up would hang here
         simulator.close()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("make", [Simulator, partial(ProcgenVecEnv, num_envs=1), ProcgenEnv])
+def test_what_cannot_be_copied_says_so(copied, make):
+    with (
+        contextlib.closing(make("maze")) as made,
+        pytest.raises(TypeError, match="a simulator cannot be copied or pickled; make another"),
+    ):
+        copied(made)

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from rlbilinear.agents.folder import locked
 from rlbilinear.commands.language import main
 from rlbilinear.language import extra
 from rlbilinear.language.models import load
+from rlbilinear.language.sae import SparseAutoencoder
 
 QUIET = ["--no-progress", "--device", "cpu"]
 SIZES = ["--vocabulary", "300", "--width", "16", "--layers", "2", "--heads", "2", "--hidden", "24"]
@@ -55,6 +57,18 @@ def test_losses_have_intervals_over_seeds(trained):
     assert list(trained.glob("bilinear-1/tensorboard/events*"))
 
 
+def test_a_run_resumes_as_it_was_begun(trained, book, capsys):
+    words = [word if word != "12" else "13" for word in train(book, trained)]
+    said = ends(2, capsys, *words, "--resume")
+    assert "was begun with --steps 12, not 13; choose another folder" in said
+
+
+def test_two_do_not_train_in_one_folder(trained, book, capsys):
+    with locked(trained):
+        said = ends(1, capsys, *train(book, trained), "--resume")
+    assert f"{trained} is in use by process" in said
+
+
 def test_finished_runs_resume_to_the_same_losses(trained, book):
     before = (trained / "losses.csv").read_text()
     main([*train(book, trained), "--resume"])
@@ -74,6 +88,14 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     record = json.loads((out / "language.json").read_text())
     assert record["circuits"][0].startswith("logit of 'e'")
     assert record["options"]["out"] == "read"
+    again = command.replace(str(out), str(tmp_path / "again"))
+    saes = f"--input-sae {out / 'inputs.safetensors'} --output-sae {out / 'outputs.safetensors'}"
+    main([*again.split(), *saes.split(), *QUIET, "--sae-steps", "1", "--features", "7"])
+    for table in ("correlations", "gates", "sparsity"):
+        found = (tmp_path / "again" / f"{table}.csv").read_text()
+        assert found == (out / f"{table}.csv").read_text()
+    record = json.loads((tmp_path / "again" / "language.json").read_text())
+    assert record["options"]["input_sae"] == "inputs.safetensors"
 
 
 def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
@@ -82,8 +104,14 @@ def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
     command += " --curve 1 3 --statistics-windows 20 --held-out-windows 8 --regression-steps 6"
     main([*command.split(), "--steps", "6", "--batch", "2", *QUIET])
     alone = pd.read_csv(out / "alone.csv")
-    assert set(alone["method"]) == {"zero", "mean", "linear", "quadratic", "regressed"}
-    assert len(alone) == 3 * 5
+    methods = {"zero", "mean", "linear", "quadratic", "least squares", "regressed"}
+    assert set(alone["method"]) == methods
+    assert len(alone) == 3 * 6
+    explained = pd.read_csv(out / "explained.csv").pivot(index="layer", columns="method")
+    shares = explained["explained"]
+    assert set(shares) == methods and len(shares) == 3
+    assert (shares["mean"] < shares["linear"]).all()
+    assert explained["largest_tokens"].stack().between(0.05, 1).all()
     together = pd.read_csv(out / "together.csv")
     assert set(together["layers"]) == {0, 1, 2, 3}
     assert together.loc[together["method"] == "original", "kl"].item() == 0
@@ -115,7 +143,19 @@ def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, 
     assert "64 are more than 5 windows" in ends(2, capsys, *places)
     several = [*read, "--model", trained / "bilinear-0", "--tokens", "xyz"]
     assert "'xyz' is 3 tokens" in ends(2, capsys, *several)
+    narrow = tmp_path / "narrow.safetensors"
+    SparseAutoencoder(5, 8, 2).save(narrow)
+    sae = [*read, "--model", trained / "bilinear-0", "--input-sae", narrow, "--places", "4"]
+    assert "inputs: the autoencoder is of width 5, layer 0 of 16" in ends(2, capsys, *sae)
     assert not (tmp_path / "new").exists()
+
+
+def test_bfloat16_changes_the_rounding_and_little_else(trained, book, tmp_path):
+    main([*train(book, tmp_path / "low"), "--precision", "bfloat16", "--seeds", "1"])
+    low = pd.read_csv(tmp_path / "low" / "curves.csv")["held_out_loss"].dropna()
+    exact = pd.read_csv(trained / "curves.csv").query("seed == 0")["held_out_loss"].dropna()
+    assert low.to_numpy() == pytest.approx(exact.to_numpy(), abs=0.05)
+    assert (low.to_numpy() != exact.to_numpy()).any()
 
 
 def test_without_the_extra_one_command_is_named(monkeypatch, capsys, book, tmp_path):

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlbilinear.language import distillation
-from rlbilinear.language.closed_form import convert, mlp_activity
+from rlbilinear.language import distillation, replacing
+from rlbilinear.language.closed_form import convert, input_statistics, mlp_activity
 from rlbilinear.language.distillation import Distillation, FadingMLP, distil, faded, fading, regress
 from rlbilinear.language.models import layers
 from rlbilinear.language.scoring import batched, logits_of, score
@@ -133,3 +133,36 @@ def test_a_state_of_another_model_is_refused(llama, batches, tokens, tmp_path):
     other = fading(llama, {0: found[0]})
     with pytest.raises(ValueError, match="of another shape"):
         distil(llama, other, tokens, how, run=tmp_path, resume=True, progress=False)
+
+
+def test_explained_variance_is_that_of_the_outputs(llama, batches):
+    statistics = input_statistics(llama, batches)
+    methods = replacing.closed_forms(llama, statistics, batches, progress=False)
+    found = replacing.explained(llama, methods, batches, skip=1).set_index(["layer", "method"])
+    for index, block in enumerate(layers(llama)):
+        inputs = torch.cat([x[:, 1:].flatten(0, 1) for x in mlp_activity(llama, index, batches)])
+        with torch.no_grad():
+            y, given = block.mlp(inputs), methods["least squares"][index](inputs)
+        variance = (y - y.mean(0)).square().sum()
+        share = 1 - (given - y).square().sum() / variance
+        row = found.loc[(index, "least squares")]
+        assert row["explained"] == pytest.approx(share.item(), abs=1e-4)
+        sizes = (y - y.mean(0)).square().sum(1).sort(descending=True).values
+        largest = sizes[: len(sizes) // 20].sum() / variance
+        assert row["largest_tokens"] == pytest.approx(largest.item(), rel=1e-4)
+
+
+def test_least_squares_is_fitted_layer_by_layer_however_many_fit_in_memory(
+    llama, batches, monkeypatch
+):
+    statistics = input_statistics(llama, batches)
+    together = replacing.closed_forms(llama, statistics, batches, progress=False)
+    monkeypatch.setattr(replacing, "LAYERS_AT_ONCE", 2)
+    found = replacing.closed_forms(llama, statistics, batches, progress=False)
+    alone = convert(llama, batches, fit="inputs", skip=0)
+    x = torch.randn(9, 16)
+    for index in statistics:
+        with torch.no_grad():
+            wanted = together["least squares"][index](x)
+            torch.testing.assert_close(found["least squares"][index](x), wanted)
+            assert not torch.allclose(alone[index](x), wanted, rtol=1e-3)  # has the first tokens

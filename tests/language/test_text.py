@@ -1,4 +1,5 @@
 import gzip
+import json
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def test_the_end_of_every_document_is_held_out(tmp_path):
 def test_what_is_no_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no files ending in"):
         read_corpus([tmp_path])
-    with pytest.raises(ValueError, match="neither a file, a folder, nor debian:PACKAGE"):
+    with pytest.raises(ValueError, match="neither a file, a folder, debian:PACKAGE nor hf:DATASET"):
         read_corpus([tmp_path / "nothing"])
     with pytest.raises(ValueError, match=r"'no-such-package' is not installed|needs dpkg"):
         read_corpus(["debian:no-such-package"])
@@ -29,6 +30,20 @@ def test_what_is_no_text_is_refused(tmp_path):
         read_corpus([tmp_path])
     with pytest.raises(ValueError, match="between 0 and 1"):
         read_corpus([tmp_path], held_out=1.0)
+
+
+def test_datasets_of_the_hub_are_read_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = [{"text": "one " * 20, "title": "a" * 40}, {"text": "two", "title": "b"}]
+    (tmp_path / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = read_corpus([f"hf:{tmp_path}"], held_out=0.1)
+    assert corpus.train[0] + corpus.held_out[0] == f"{'one ' * 20}\n<|endoftext|>\ntwo"
+    corpus = read_corpus([f"hf:{tmp_path}:title"])
+    assert corpus.train[0].startswith("a" * 40)
+    with pytest.raises(ValueError, match=r"no column 'body'; choose from text, title"):
+        read_corpus([f"hf:{tmp_path}:body"])
+    with pytest.raises(ValueError, match="cannot load the dataset nobody/nothing"):
+        read_corpus(["hf:nobody/nothing"])
 
 
 def test_text_shorter_than_a_context_is_refused(tokenizer):

@@ -174,7 +174,7 @@ def test_rollouts_are_paired_by_level_and_noise(agent):
 
 
 def test_who_is_sent_gets_there(maze):
-    """`sent`, read off a field, is what the simulator does with the likeliest moves."""
+    """`sent`, read off a field, is what the simulator does with the most likely moves."""
     assert follow(field(constant(RIGHT), maze), START, CHEESE).sent
     assert not follow(field(constant(UP), maze), START, CHEESE).sent
     env = ProcgenVecEnv("maze", 2)

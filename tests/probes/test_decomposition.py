@@ -75,7 +75,7 @@ def test_bad_directions_are_refused(agent, tmp_path):
         ("block2", "probe", "needs data"),
         ("block2", "difference", "needs pairs"),
         ("block2", str(tmp_path / "short.npy"), r"shape \(32,\)"),
-        ("block2", str(tmp_path / "none.npy"), "is no .npy file"),
+        ("block2", str(tmp_path / "none.npy"), "is not a .npy file"),
     ):
         with pytest.raises(ValueError, match=message):
             find_direction(agent, layer, name)

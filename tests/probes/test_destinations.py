@@ -56,7 +56,7 @@ def test_maps_are_kept_in_a_file(maps, tmp_path):
     assert all(torch.equal(found[cell], maps[cell]) for cell in maps)
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     (tmp_path / "text").write_text("no tensors")
-    for name, said in (("other.safetensors", "has no maps"), ("text", "is no safetensors file")):
+    for name, said in (("other.safetensors", "has no maps"), ("text", "is not a safetensors file")):
         with pytest.raises(ValueError, match=said):
             load_maps(tmp_path / name)
     with pytest.raises(OSError, match="nowhere"):
@@ -165,6 +165,8 @@ def test_shares_are_of_mazes_and_of_what_a_real_cheese_reaches_on_the_same_erran
     assert found.loc[("no cheese", "maps"), "reached"] == pytest.approx((1 / 3 + 1) / 2)
     assert found.loc[("no cheese", "maps"), "of_real"] == pytest.approx(2 / 3)
     assert found.loc[("own cheese", "maps"), "of_real"] == pytest.approx(1 / 3)
+    low, high = found.loc[("no cheese", "maps"), ["of_real_low", "of_real_high"]]
+    assert low == pytest.approx(1 / 2) and high == 1  # the share of one maze, and of the other
 
 
 def test_the_mouse_is_put_anywhere_but_on_the_cheese():

@@ -6,6 +6,7 @@ import pytest
 
 from rlbilinear.agents.edits.directions import remove_direction
 from rlbilinear.envs.pairs import NO_MOVE
+from rlbilinear.probes.edited import Seen
 from rlbilinear.probes.effects import (
     FACTORS,
     against_control,
@@ -68,11 +69,13 @@ def test_matched_factors(study):
 
 def test_no_edit_has_no_effect_and_an_edit_its_own(study):
     states, levels = study.pairs.base, study.pairs.levels
-    original = move_probabilities(study.agent, states.observations)
+    seen = Seen(study.agent, states.observations)
     edited = edit_direction(study, study.directions["difference"], -2.0)
-    none, some = effects_of(original, [study.agent, edited], states, levels)
+    none, some = effects_of(seen, [study.agent, edited], states.moves, levels)
     assert not none[["loss", "total_variation"]].any(axis=None)
-    after = move_probabilities(edited, states.observations)
+    original, after = (
+        move_probabilities(agent, states.observations) for agent in (study.agent, edited)
+    )
     pd.testing.assert_frame_equal(some, move_effects(original, after, states.moves, levels))
     assert some["total_variation"].max() > 0.1
 
@@ -116,9 +119,9 @@ def test_dose_response(study):
         assert value[kind, 1.0, "probability moved"] < 1e-4
         assert value[kind, -2.0, "probability moved"] > value[kind, 0.5, "probability moved"]
     states = study.pairs.base
-    original = move_probabilities(study.agent, states.observations)
     ablated = edit_direction(study, direction, 0.0)
-    (by_hand,) = effects_of(original, [ablated], states, study.pairs.levels)
+    seen = Seen(study.agent, states.observations)
+    (by_hand,) = effects_of(seen, [ablated], states.moves, study.pairs.levels)
     moved = by_hand["total_variation"].mean()
     assert value["edit", 0.0, "probability moved"] == pytest.approx(moved)
 
@@ -134,9 +137,9 @@ def test_ablation_is_one_function_in_weights_and_activations(study):
         zero = rows.loc[("zero", "activations"), "loss"]
         assert zero != pytest.approx(in_weights["loss"], abs=1e-7)
     states, levels = study.pairs.base, study.pairs.levels
-    original = move_probabilities(study.agent, states.observations)
     direction = study.directions["probe"]
     removed = remove_direction(study.agent, study.layer, direction)
-    (by_hand,) = effects_of(original, [removed], states, levels)
+    seen = Seen(study.agent, states.observations)
+    (by_hand,) = effects_of(seen, [removed], states.moves, levels)
     zeroed = table.loc[("probe", "zero", "activations"), "loss"]
     assert zeroed == pytest.approx(by_hand["loss"].mean(), abs=1e-5)

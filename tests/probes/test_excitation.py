@@ -20,7 +20,7 @@ def frames():
 @pytest.mark.parametrize("layer", ["pool1", "block2"])
 def test_ascent_beats_pictures_and_moves_what_it_says(bilinear_agent, frames, layer):
     direction = torch.eye(6)[1]
-    found = ascend(bilinear_agent, layer, direction, (3, 4), steps=60)
+    found = ascend(bilinear_agent, layer, direction, (3, 4), steps=60, smoothness=0.05, energy=0.01)
     pictures = np.concatenate([batch.observations for batch in frames])
     real = bilinear_agent.activations(pictures, [layer])[layer][:, 1, 3, 4]
     assert found.activation > real.max()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browser import after
 from rlbilinear.envs import Maze, observe
 from rlbilinear.envs.fields import vector_field
 from rlbilinear.probes.looking import (
@@ -61,14 +62,39 @@ def test_the_page_holds_everything(bilinear_agent, tmp_path):
         places=[(1, 3)], strengths=[40.0], title="Look <here>",
     )  # fmt: skip
     text = page.read_text()
-    assert "<h1>Look &lt;here&gt;</h1>" in text and "http" not in text
-    data = json.loads(re.search(r"const data = (\{.*\});", text)[1])
+    assert "<h1>Look &lt;here&gt;</h1>" in text and "://" not in text
+    data = json.loads(re.search(r'id="data">(.*)</script>', text)[1])
     np.testing.assert_allclose(data["maps"], channel_maps(bilinear_agent, MAZE, "pool1"), atol=1e-4)
     field = patched_field(bilinear_agent, MAZE, ChannelPatch("pool1", 2, (1, 3), 40.0))
     for row, column, *step in data["fields"]["2,1,3,40"]:
         assert step == pytest.approx(field[row, column], abs=1e-3)
     with pytest.raises(FileExistsError):
         write_page(page, bilinear_agent, MAZE, "pool1", [2])
+
+
+def test_dragging_on_the_page_adds_the_number(bilinear_agent, tmp_path):
+    page = write_page(
+        tmp_path / "page.html", bilinear_agent, MAZE, "pool1", [2],
+        places=[(1, 3), (12, 12)], strengths=[-40.0, 40.0],
+    )  # fmt: skip
+    own, field = (
+        patched_field(bilinear_agent, MAZE, ChannelPatch("pool1", 2, (1, 3), strength))
+        for strength in (0.0, 40.0)
+    )
+    change = np.nanmean(np.linalg.norm(field - own, axis=2))
+    script = """
+      const map = get("map"), box = map.getBoundingClientRect();
+      const at = { clientX: box.left + 60, clientY: box.top + 30 };
+      map.dispatchEvent(new PointerEvent("pointerdown", at));
+      const said = [get("strength").value, get("says").textContent];
+      get("channel").value = "1"; get("channel").dispatchEvent(new Event("change"));
+      return [...said, get("strength").disabled, get("says").textContent];"""
+    failures, (strength, says, disabled, then) = json.loads(after(tmp_path, page, script))
+    assert not failures and strength == "40" and disabled and "no fields were computed" in then
+    assert "channel 2 at row 1, column 3" in says
+    assert float(re.search(r"changes by ([\d.]+) cells", says)[1]) == pytest.approx(
+        change, abs=0.01
+    )
 
 
 def test_refusals(bilinear_agent):

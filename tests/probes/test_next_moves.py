@@ -11,7 +11,7 @@ from rlbilinear.probes.next_moves import next_move_probes, next_moves
 
 
 def walk(agent, maze, n):
-    """The likeliest moves, state by state, on mazes as values in place of the simulator."""
+    """The most likely moves, state by state, on mazes as values in place of the simulator."""
     taken = []
     for _ in range(n):
         move = Move(move_probabilities(agent, observe([maze]))[0].argmax())

@@ -117,11 +117,11 @@ def test_a_study_without_a_text_is_shown_too(tmp_path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "is no report: expected report.md, or tables"),
-        ({"a.csv": "x\n1\n"}, "is no report"),
-        ({"a.json": "{}"}, "is no report"),
-        ({"a.json": "{", "a.csv": "x\n1\n"}, "a.json is no JSON"),
-        ({"a.json": "{}", "a.csv": ""}, "a.csv is no table"),
+        ({}, "is not a report: expected report.md, or tables"),
+        ({"a.csv": "x\n1\n"}, "is not a report"),
+        ({"a.json": "{}"}, "is not a report"),
+        ({"a.json": "{", "a.csv": "x\n1\n"}, "a.json is not JSON"),
+        ({"a.json": "{}", "a.csv": ""}, "a.csv is not a table"),
     ],
 )
 def test_other_folders_are_refused(tmp_path, files, words):
@@ -129,7 +129,7 @@ def test_other_folders_are_refused(tmp_path, files, words):
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words):
         read_folder(tmp_path)
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")
 
 

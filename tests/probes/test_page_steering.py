@@ -94,7 +94,7 @@ def test_clicking_a_cell_sends_the_agent_along_its_likeliest_moves(steering, tmp
 
 
 def walk(steering, probabilities, target):
-    """Follow the likeliest moves from the start until the target, a wall, or a cell seen before."""
+    """Follow the most likely moves from the start to the target, a wall, or a cell seen before."""
     at, seen = steering["start"], []
     while at not in seen and at != target:
         seen.append(at)

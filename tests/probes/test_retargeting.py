@@ -24,7 +24,7 @@ def agent():
     torch.manual_seed(0)
     head = torch.nn.Linear(8, 15)
     torch.nn.init.normal_(head.weight, std=3.0)
-    with torch.no_grad():  # so that every move but staying is the likeliest somewhere
+    with torch.no_grad():  # so that every move but staying is the most likely somewhere
         head.bias[list(ACTIONS_OF_MOVE[Move.STAY])] = -100.0
     return small.with_layer("action_net", head)
 

@@ -116,6 +116,8 @@ def test_probes_that_do_not_fit_are_refused(bilinear_agent, study):
     dense = fit_probe(study.fit, "block2", cheese_position, dense)
     with pytest.raises(ValueError, match=r"each of the 6 channels of block2, got.*\(2, 6, 16, 16"):
         prepare(bilinear_agent, "block2", cheese_presence, probe=dense)
+    with pytest.raises(ValueError, match="probe: it was fitted at block2, not at block1"):
+        prepare(bilinear_agent, "block1", cheese_presence, probe=study.probe)
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -231,7 +231,7 @@ def test_a_relu_agent_is_validated_by_its_quadratic_surrogate(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--agent", "nobody"], r"'nobody' is no folder, nor an agent of the zoo"),
+        (["--agent", "nobody"], r"'nobody' is neither a folder nor an agent of the zoo"),
         (["--layer", "block9"], r"unknown layer 'block9'; choose from auto, stem, pool1, block1"),
         (["--concept", "fame"], r"unknown concept 'fame'; choose from cheese_presence"),
         (["--concept", "mouse_position"], r"no counterfactual pairs for 'mouse_position'; choose"),

@@ -35,7 +35,7 @@ def test_deep_networks_are_stacks():
     model, x = classifier(layers=3, residual=True, bias=True), torch.randn(5, 9)
     assert model.stack().degree == 8
     torch.testing.assert_close(model.stack()(x), model(x).double(), **CLOSE)
-    with pytest.raises(ValueError, match="3 bilinear layers the logits are no quadratic forms"):
+    with pytest.raises(ValueError, match="3 bilinear layers the logits are not quadratic"):
         model.pixel_tensor()
 
 

@@ -139,7 +139,7 @@ def test_contributions_add_up(tmp_path):
 
 
 def test_long_titles_fit(tmp_path):
-    title = "the foremost channel pattern of the foremost eigenvector for right against the others"
+    title = "the leading channel pattern of the leading eigenvector for right against the others"
     figure = contributions(torch.ones(3), PICTURE, title=f"{title} at row 3")
     figure.draw_without_rendering()
     text = figure._suptitle

@@ -20,7 +20,8 @@ from rlbilinear.probes.causal.methods import (
     resample_probe,
     zero_probe,
 )
-from rlbilinear.probes.causal.subspaces import chance, fit_reading, outputs_of
+from rlbilinear.probes.causal.readings import Features, chance, fit_reading
+from rlbilinear.probes.causal.subspaces import outputs_of
 from rlbilinear.probes.subject import as_subject
 
 
@@ -59,7 +60,9 @@ def test_inlp_leaves_readings_no_better_than_chance(make):
     rows = outputs.double().flatten(2).movedim(1, 2) if make is in_places else outputs.flatten(1)
     rows = rows.double().reshape(len(outputs), -1, basis.shape[1])
     left = outputs_of(rows - rows @ basis.T @ basis, tuple(outputs.shape[1:]), data.kind)
-    score = np.nanmean(fit_reading(left, data.fit, data.kind).score(left, data.fit.labels))
+    score = np.nanmean(
+        fit_reading(Features(left, data.kind), data.fit).score(left, data.fit.labels)
+    )
     assert score < np.nanmean(chance(data.kind, data.fit.labels, data.fit.labels)) + 0.01
 
 

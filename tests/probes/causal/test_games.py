@@ -71,6 +71,35 @@ def test_counterparts_differ_in_the_concept_only(game, name):
             validate_state(state.to_bytes(), game)
 
 
+@pytest.mark.parametrize(
+    ("game", "name"), [each for each in ALL if causal_concept(*each).without is not None]
+)
+def test_states_without_a_concept_lack_it_and_nothing_else(game, name):
+    concept = causal_concept(game, name)
+    for base, _ in drawn(game, name)[:12]:
+        without = as_state(concept.without(base))
+        validate_state(without.to_bytes(), game)
+        if concept.kind == "map":
+            assert not concept.label(concept.without(base)).any()
+        else:
+            assert concept.behaviour(concept.without(base)) is None
+        part = "entities" if game == "heist" else "grid"
+        assert as_state(base)._replace(**{part: getattr(without, part)}).to_bytes() == (
+            without.to_bytes()
+        )
+
+
+def test_which_concepts_a_state_can_be_without():
+    """The mouse, walls, the side one faces and which keys are held are never absent."""
+    always = {(g, n) for g, n in ALL if causal_concept(g, n).without is None}
+    assert always == {
+        ("maze", "mouse"),
+        ("maze", "wall"),
+        ("heist", "keys held"),
+        ("coinrun", "facing"),
+    }
+
+
 @pytest.mark.parametrize("name", ["cheese", "mouse", "wall"])
 def test_maze_maps_have_the_top_row_first(name):
     for base, _ in drawn("maze", name):

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
+from sklearn.linear_model import Ridge
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GroupKFold
 
 from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading
 from rlbilinear.probes.causal.choosing import choose
 from rlbilinear.probes.causal.interventions import Layer, log_behaviour, rows_of
-from rlbilinear.probes.causal.protocol import answer
+from rlbilinear.probes.causal.protocol import Questions, answer
+from rlbilinear.probes.causal.readings import (
+    ALPHAS,
+    FOLDS,
+    Features,
+    average_precision,
+    fit_reading,
+)
 from rlbilinear.probes.causal.report import ask
 from rlbilinear.probes.causal.subspaces import leading
 from rlbilinear.probes.subject import as_subject
@@ -134,3 +145,69 @@ def test_bad_questions_are_refused_before_work(red_policy):
     ):
         with pytest.raises(ValueError, match=said):
             ask(red_policy, data, progress=False, **options)
+
+
+def test_what_has_no_rank_is_asked_once_and_is_the_same_at_all_ranks(red_policy):
+    data = data_of(in_places(RED, "red"), 14)
+    together = Questions(as_subject(red_policy), data, "mix", controls=2)
+    both = [together.answer(rank).effects.set_index(["direction", "claim"]) for rank in (1, 2)]
+    alone = answer(as_subject(red_policy), data, "mix", 2, controls=2)
+    assert_frame_equal(both[1].reset_index(), alone.effects)
+    for name in ("probe", "pattern"):
+        assert_frame_equal(both[0].loc[name], both[1].loc[name])
+    assert not both[0].loc["difference"].equals(both[1].loc["difference"])
+
+
+@pytest.mark.parametrize("make", [as_class, as_scalar])
+@pytest.mark.parametrize("states", [2, 60])
+def test_a_reading_of_whole_outputs_is_scikit_learns_ridge(red_policy, make, states):
+    """With fewer numbers than states, and more: then it is solved for the states."""
+    examples = data_of(make(RED, "red"), 12, states_per_level=states).fit
+    outputs = as_subject(red_policy).activations(examples.observations, ["mix"])["mix"][
+        :, :, :4, :4
+    ]
+    kind = "class" if make is as_class else "scalar"
+    features = Features(outputs, kind)
+    n, dimension = features.standard.shape
+    assert (dimension > n) == (states == 2)
+    labels = np.asarray(examples.labels)
+    y = labels[:, None] == np.unique(labels) if kind == "class" else labels[:, None]
+    y, x = y.astype(float), features.standard
+    folds = [*GroupKFold(FOLDS).split(x, groups=examples.groups)]
+
+    def error(alpha):
+        parts = [
+            Ridge(alpha=alpha).fit(x[train], y[train]).predict(x[test]).reshape(len(test), -1)
+            - y[test]
+            for train, test in folds
+        ]
+        return sum(np.square(part).sum() for part in parts)
+
+    model = Ridge(alpha=min(ALPHAS, key=error)).fit(x, y)
+    reading = fit_reading(features, examples)
+    flat = outputs.double().flatten(1).numpy()
+    expected = model.predict(x).reshape(len(x), -1)
+    np.testing.assert_allclose(flat @ reading.weights.T + reading.offset, expected, atol=1e-9)
+
+
+def test_leading_directions_are_singular_vectors_whichever_side_is_longer():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((20, 3, 7), (4, 2, 50)):
+        rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        expected = torch.linalg.svd(rows.flatten(0, 1), full_matrices=False).Vh[:3]
+        found = leading(rows, 3)
+        assert torch.allclose((found @ expected.T).abs(), torch.eye(3).double(), atol=1e-9)
+    flat = torch.ones(4, 1, 50, dtype=torch.float64)  # one direction only: the others are any
+    assert torch.allclose(leading(flat, 3) @ leading(flat, 3).T, torch.eye(3).double(), atol=1e-9)
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_without():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 5, 6)) < 0.2).astype(np.float32)
+    labels[0] = 0
+    for scores in (rng.standard_normal(labels.shape), rng.integers(0, 4, labels.shape) / 4):
+        found = average_precision(scores, labels)
+        assert np.isnan(found[0])
+        for one, mine, wanted in zip(scores[1:], found[1:], labels[1:], strict=True):
+            expected = average_precision_score(wanted.ravel(), one.ravel())
+            assert mine == pytest.approx(expected, abs=1e-12)

@@ -78,16 +78,17 @@ def test_workers_and_drivers_may_be_killed_and_nodes_added(tmp_path):
         first, second = cluster.add_worker(), cluster.add_worker()
         with driving(cluster, out) as (started, _):
             wait_until(lambda: under_way(out) & seeds_on(first), "a run with a checkpoint")
+            (lost,) = seeds_on(first)
             os.kill(first.raylet.pid, signal.SIGKILL)
-            wait_until(lambda: under_way(out) & seeds_on(second), "a run on the other worker")
-            assert started.poll() is None
-        with driving(cluster, out) as (again, log):
-            wait_until(lambda: any(node.tasks() for node in cluster.nodes), "a run begun again")
             added = cluster.add_worker()
             wait_until(added.tasks, "a run on the added node")
+            elsewhere = (second, added)
+            wait_until(lambda: any(lost in seeds_on(node) for node in elsewhere), "the lost run")
+            assert started.poll() is None and run_of(out, lost).frames < FRAMES
+        with driving(cluster, out) as (again, log):
             code = again.wait(300)
             said = log.read_text()
     assert code == 0, said
-    assert "Ray" in said and "on 2 machines: 1 CPUs" in said
+    assert "Ray" in said and "on 3 machines: 2 CPUs" in said
     assert f"{len(SEEDS)} of {len(SEEDS)} runs finished" in said
     assert weights(out) == weights(alone)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbilinear.agents import document, module_spec
 from rlbilinear.agents.agent import Agent
-from rlbilinear.agents.document import CONFIG, WEIGHTS, Document, holds
+from rlbilinear.agents.document import CONFIG, WEIGHTS, Document
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import sha256
 from rlbilinear.agents.hub import SCHEME, HubAddress, fetch
@@ -100,12 +100,12 @@ def _read_weights(folder: Path, described: Document) -> dict[str, Tensor]:
         )
     try:
         with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
+            network = (opened.metadata() or {}).get("network")
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from error
-    if not holds(metadata, described.sealed):
-        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} was saved with another")
+    if network != described.network:
+        raise CheckpointError(f"{folder / CONFIG} was altered: {WEIGHTS} has another network")
     kinds = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     count = sum(weight.numel() for weight in weights.values())
     if (kinds, count) != ({expected["dtype"]}, expected["parameters"]):

@@ -10,6 +10,8 @@ from rlbilinear.agents.policy import AgentPolicy
 
 FORMAT, VERSION = "rlbilinear-agent", 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
+SEAL = "sha256"
+"""Field that holds the SHA-256 of all others, so that no change to them is missed."""
 
 _FIELDS: dict[str, Any] = {
     "format": str,
@@ -25,6 +27,7 @@ _FIELDS: dict[str, Any] = {
     "weights": {"file": str, "sha256": str, "dtype": str, "parameters": int},
     "edits": [str],
     "made": dict,
+    "sha256": str,
 }
 """Each field's kind: a type, ``[what each item is]``, or the fields inside it."""
 
@@ -55,8 +58,8 @@ class Document(NamedTuple):
     config: AgentConfig
     structure: list[module_spec.Entry]
     """replacements that turn the architecture's network into this one, layers by their names"""
-    sealed: str
-    """what the file of weights holds too, see `seal`"""
+    network: str
+    """all about the network as the file of weights holds it too, see `canonical`"""
     weights: dict[str, Any]
     """file, sha256, dtype and parameters"""
 
@@ -80,37 +83,31 @@ def network_of(policy: AgentPolicy, config: AgentConfig) -> dict[str, Any]:
     }
 
 
-def seal(document: dict[str, Any]) -> str:
-    """Return what the file of weights holds of a document too, so that no change to it is missed.
-
-    The ``network``, and the SHA-256 of the rest, the ``record``, that no weights depend on. It is
-    one text, because safetensors writes several entries in any order.
-    """
-    record = {name: document[name] for name in ("game", "edits", "made")}
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"network": document["network"], "record": digest}, sort_keys=True)
+def canonical(network: dict[str, Any]) -> str:
+    """Return a network's description as the text that the file of weights holds too."""
+    return json.dumps(network, sort_keys=True)
 
 
-def holds(metadata: dict[str, str], sealed: str) -> bool:
-    """Whether a file of weights holds this seal; older files hold the network alone."""
-    if "seal" in metadata:
-        return metadata["seal"] == sealed
-    network = json.loads(sealed)["network"]
-    return metadata.get("network") == json.dumps(network, sort_keys=True)
-
-
-def written(config: AgentConfig, network: dict[str, Any]) -> dict[str, Any]:
-    """Return the document of an agent, as it will be read, without its ``weights``."""
+def written(
+    config: AgentConfig, network: dict[str, Any], weights: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the document of an agent."""
     document = {
         "format": FORMAT,
         "version": VERSION,
         "game": config.game,
         "network": network,
+        "weights": weights,
         "edits": config.edits,
         "made": config.made,
     }
-    read: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
-    return read
+    return sealed(json.loads(json.dumps(document, allow_nan=False)))
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with its `SEAL`."""
+    text = json.dumps({**document, SEAL: None}, sort_keys=True)
+    return {**document, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read(text: str) -> Document:
@@ -127,7 +124,7 @@ def read(text: str) -> Document:
     found = (document.get("format"), document.get("version")) if isinstance(document, dict) else ()
     if found != (FORMAT, VERSION):
         raise ValueError(f"expected {FORMAT} version {VERSION}, found {found}")
-    _check("", document, _FIELDS)
+    _check("", {SEAL: "", **document}, _FIELDS)
     for name, kind in _MADE.items():
         if name in document["made"]:
             _check(f"made.{name}", document["made"][name], kind)
@@ -143,7 +140,9 @@ def read(text: str) -> Document:
         made=document["made"],
         edits=tuple(document["edits"]),
     )
-    return Document(config, network["structure"], seal(document), document["weights"])
+    if SEAL in document and document != sealed(document):  # older documents have none
+        raise ValueError(f"it was altered: it does not fit its {SEAL}")
+    return Document(config, network["structure"], canonical(network), document["weights"])
 
 
 def _check(where: str, value: object, kind: Any) -> None:

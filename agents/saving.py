@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rlbilinear.agents.document import CARD, CONFIG, WEIGHTS, network_of, seal, written
+from rlbilinear.agents.document import CARD, CONFIG, WEIGHTS, canonical, network_of, written
 from rlbilinear.agents.finite import check_weights
 from rlbilinear.agents.folder import new_folder, sha256, write_json
 from rlbilinear.agents.network import AgentConfig, check_policy, weights_of
@@ -38,16 +38,16 @@ def save_policy(
     check_policy(policy, config)
     weights = {name: w.to("cpu", dtype).contiguous() for name, w in weights_of(policy).items()}
     check_weights(weights, f" as {dtype}")
-    described = written(config, network_of(policy, config))
+    network = network_of(policy, config)
     with new_folder(path, overwrite=overwrite, marker=CONFIG) as folder:
-        save_file(weights, folder / WEIGHTS, metadata={"seal": seal(described)})
+        save_file(weights, folder / WEIGHTS, metadata={"network": canonical(network)})
         about = {
             "file": WEIGHTS,
             "sha256": sha256(folder / WEIGHTS),
             "dtype": _name(dtype),
             "parameters": sum(weight.numel() for weight in weights.values()),
         }
-        write_json(folder / CONFIG, {**described, "weights": about})
+        write_json(folder / CONFIG, written(config, network, about))
         if card is not None:
             (folder / CARD).write_text(card)
 

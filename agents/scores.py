@@ -70,7 +70,7 @@ def score_range(game: str, mode: str = "easy") -> tuple[float, float]:
         ValueError: an unknown game, or a mode without a published range.
     """
     check_game(game)
-    if mode not in SCORE_RANGES:
+    if not isinstance(mode, str) or mode not in SCORE_RANGES:
         raise ValueError(
             f"normalised scores are defined in modes {' and '.join(SCORE_RANGES)}, not {mode!r}"
         )

@@ -85,7 +85,7 @@ def check_game(env_name: str) -> None:
 
 def check_mode(env_name: str, mode: str) -> None:
     """Raise ValueError, listing the game's modes, unless this is one of them."""
-    if mode not in GAMES[env_name]:
+    if not isinstance(mode, str) or mode not in GAMES[env_name]:
         raise ValueError(
             f"{env_name} has no mode {mode!r}; choose one of {', '.join(GAMES[env_name])}"
         )

@@ -388,3 +388,19 @@ class Maze(Value):
 def _named(cells: Sequence[Cell]) -> str:
     more = len(cells) - 1
     return f"{cells[0]}" + (f" and {more} more free cell{'s' * (more > 1)}" if more else "")
+
+
+def expect_maze(given: object) -> None:
+    """Raise TypeError unless this is a maze."""
+    if not isinstance(given, Maze):
+        raise TypeError(f"expected a Maze, got {type(given).__name__}")
+
+
+def expect_mazes(given: object) -> list[Maze]:
+    """Return several mazes as a list; raise TypeError for anything else."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"expected mazes, got {type(given).__name__}")
+    mazes = list(given)
+    for maze in mazes:
+        expect_maze(maze)
+    return mazes

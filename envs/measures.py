@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from rlbilinear.envs.grid import Cell
-from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.maze import Maze, expect_mazes
 from rlbilinear.envs.solver import decision_square, distances, top_right
 from rlbilinear.envs.state import WALL
 
@@ -64,6 +64,7 @@ def measure_table(
     import pandas as pd  # takes longer than all else here, for one function
 
     chosen = MEASURES if measures is None else measures
+    mazes = expect_mazes(mazes)
     rows = [[measure(maze) for measure in chosen.values()] for maze in mazes]
     return pd.DataFrame(rows, columns=list(chosen), dtype=float)
 

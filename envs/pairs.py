@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from rlbilinear.envs.grid import Cell
-from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.maze import Maze, expect_maze
 from rlbilinear.envs.solver import distances, expert_moves, top_right
 
 NO_MOVE = -1
@@ -87,6 +87,7 @@ def top_right_pair(maze: Maze) -> ContrastPair:
     Raises:
         ValueError: the maze reaches the world's corner already.
     """
+    expect_maze(maze)
     last = maze.size - 1
     corner = top_right(maze)
     path = [Cell(row, corner.column) for row in range(corner.row + 1, maze.size)]
@@ -175,5 +176,6 @@ def _pick(choices: Sequence[T], random: np.random.Generator) -> T:
 
 
 def _check_cheese(maze: Maze) -> None:
+    expect_maze(maze)
     if not maze.cheese:
         raise ValueError("the maze has no cheese")

@@ -30,6 +30,8 @@ def unplayable(
         ValueError: an argument is not accepted; the message lists what is.
         ImportError: the simulator cannot be loaded.
     """
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds are of levels, such as range(100); got {seeds!r}")
     simulator = Simulator(env_name, mode=mode, num_threads=0, **options)
     try:
         states = (level_state(env_name, seed, mode, **options) for seed in seeds)

@@ -143,6 +143,8 @@ def pixel_to_cell(y: int, x: int, shown: Shown, pixels: int = AGENT_PIXELS) -> C
     Raises:
         ValueError: the pixel is outside of the picture, or shows what is outside of the world.
     """
+    if not (is_whole(y) and is_whole(x) and is_whole(pixels)):
+        raise ValueError(f"pixels are whole numbers, got y={y!r}, x={x!r} of {pixels!r}")
     if not (0 <= y < pixels and 0 <= x < pixels):
         raise ValueError(f"pixel y={y}, x={x} is outside of the {pixels}x{pixels} picture")
     part = window(shown)

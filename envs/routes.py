@@ -28,6 +28,8 @@ def key_route(heist: Heist, goal: Cell | None = None) -> list[Cell]:
     Raises:
         ValueError: there is no way, no gem, or the goal is outside or a wall.
     """
+    if not isinstance(heist, Heist):
+        raise TypeError(f"expected a Heist, got {type(heist).__name__}")
     cells = heist.gem if goal is None else (goal,)
     if not cells:
         raise ValueError("the heist has no gem; say where to go")

@@ -134,6 +134,8 @@ def sample_levels(
             satisfied in this mode.
     """
     check_mode("maze", mode)
+    if not isinstance(within, Levels):
+        raise TypeError(f"expected Levels, such as FITTING, got {type(within).__name__}")
     if not is_whole(count) or count < 0:
         raise ValueError(f"{count!r} levels asked for")
     if not is_whole(most_tried) or most_tried < 0:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int8, Int32
 
 from rlbilinear.envs.grid import UNREACHABLE, Cell, Grid, check_free, search
-from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.maze import Maze, expect_maze
 from rlbilinear.envs.moves import STEP_OF_MOVE, Move
 
 _STEPS = tuple(STEP_OF_MOVE[move] for move in Move)
@@ -25,8 +25,8 @@ def distances(maze: Maze | Grid, goal: Cell) -> Int32[np.ndarray, "rows columns"
     Raises:
         ValueError: the goal is outside or a wall.
     """
-    check_free(_grid(maze), goal)
-    return search(_grid(maze), goal).steps
+    check_free(grid_of(maze), goal)
+    return search(grid_of(maze), goal).steps
 
 
 def expert_moves(maze: Maze | Grid, goal: Cell) -> Int8[np.ndarray, "rows columns"]:
@@ -42,8 +42,8 @@ def expert_moves(maze: Maze | Grid, goal: Cell) -> Int8[np.ndarray, "rows column
     Raises:
         ValueError: the goal is outside or a wall.
     """
-    check_free(_grid(maze), goal)
-    return search(_grid(maze), goal).moves.astype(np.int8)
+    check_free(grid_of(maze), goal)
+    return search(grid_of(maze), goal).moves.astype(np.int8)
 
 
 def shortest_path(maze: Maze | Grid, start: Cell, goal: Cell) -> list[Cell]:
@@ -52,7 +52,7 @@ def shortest_path(maze: Maze | Grid, start: Cell, goal: Cell) -> list[Cell]:
     Raises:
         ValueError: an end is outside or a wall, or there is no way.
     """
-    check_free(_grid(maze), start)
+    check_free(grid_of(maze), start)
     moves = expert_moves(maze, goal)
     if moves[start] == UNREACHABLE:
         raise ValueError(f"there is no way from {start} to {goal}")
@@ -69,6 +69,7 @@ def top_right(maze: Maze) -> Cell:
     Raises:
         ValueError: the maze has no free cell.
     """
+    expect_maze(maze)
     cells = maze.free_cells()
     if not cells:
         raise ValueError("the maze has no free cell")
@@ -122,6 +123,7 @@ def decision_square(
         ValueError: the maze has not exactly one cheese and no goal is given; a goal is outside,
             a wall, or cannot be reached.
     """
+    expect_maze(maze)
     if goal is None:
         if len(maze.cheese) != 1:
             raise ValueError(
@@ -135,5 +137,10 @@ def decision_square(
     return path_divergence(*ways).square
 
 
-def _grid(maze: Maze | Grid) -> Grid:
-    return maze.grid if isinstance(maze, Maze) else maze
+def grid_of(maze: Maze | Grid) -> Grid:
+    """Return the grid; raise TypeError unless it is a maze or a grid."""
+    if isinstance(maze, Maze):
+        return maze.grid
+    if not isinstance(maze, np.ndarray) or maze.ndim != 2:
+        raise TypeError(f"expected a Maze or its grid, got {type(maze).__name__}")
+    return maze

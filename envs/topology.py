@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from rlbilinear.envs.grid import Cell, Grid, cells_of
 from rlbilinear.envs.levels import WORLD_SIZE
-from rlbilinear.envs.maze import Maze
+from rlbilinear.envs.maze import Maze, expect_maze
+from rlbilinear.envs.solver import grid_of
 from rlbilinear.envs.state import WALL
 
 
@@ -19,6 +20,7 @@ def components(maze: Maze) -> Int32[np.ndarray, "rows columns"]:
 
     Ways join the cells of a piece, and no way leads to another.
     """
+    expect_maze(maze)
     return ndimage.label(maze.grid != WALL, output=np.int32)[0]
 
 
@@ -30,7 +32,7 @@ def dead_ends(maze: Maze | Grid) -> tuple[Cell, ...]:
     Args:
         maze: a maze, or its grid.
     """
-    free = (maze.grid if isinstance(maze, Maze) else maze) != WALL
+    free = grid_of(maze) != WALL
     around = np.pad(free, 1).astype(np.int8)
     neighbours = around[2:, 1:-1] + around[:-2, 1:-1] + around[1:-1, 2:] + around[1:-1, :-2]
     return cells_of(free & (neighbours == 1))
@@ -64,6 +66,7 @@ def off_distribution(maze: Maze, *, in_play: bool = False) -> tuple[str, ...]:
         in_play: accept what comes up while a level is played: the mouse anywhere but on the
             cheese, facing either way.
     """
+    expect_maze(maze)
     return tuple(_reasons(maze, in_play))
 
 

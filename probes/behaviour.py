@@ -27,6 +27,7 @@ from rlbilinear.envs import (
     top_right,
 )
 from rlbilinear.envs.fields import mean_steps, mouse_cells, on_grid
+from rlbilinear.envs.maze import expect_mazes
 from rlbilinear.envs.observation import placements
 from rlbilinear.probes.interventions import Intervention, activations
 from rlbilinear.probes.moves import (
@@ -97,7 +98,7 @@ def fields(
         mazes: facing and background stay as they are.
         interventions: made on every observation.
     """
-    agent = as_agent(agent)
+    agent, mazes = as_agent(agent), expect_mazes(mazes)
     cells = [mouse_cells(maze) for maze in mazes]
     placed = [at for maze, own in zip(mazes, cells, strict=True) for at in placements(maze, own)]
     outputs = activations(agent, observe(placed), ["action_net", "value_net"], interventions)

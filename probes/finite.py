@@ -24,8 +24,7 @@ def finite_by_layer(
     """
     agent = as_agent(agent)
     names = [name for name in agent.layer_names if "." not in name and name not in HEADS]
-    changes = list(interventions)
-    outputs = activations(agent, observations, [*names, *HEADS], changes)
+    outputs = activations(agent, observations, [*names, *HEADS], interventions)
     return pd.DataFrame(
         {
             "layer": name,

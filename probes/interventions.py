@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rlbilinear.agents import Agent
 from rlbilinear.agents.agent import Observations
 from rlbilinear.agents.network import HEADS
+from rlbilinear.checks import as_numbers
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layers
 from rlbilinear.probes.subspaces import Basis, check_basis, component, coordinates, spread
 
@@ -238,7 +239,10 @@ def activations(
             sources that does not fit.
     """
     agent = as_agent(agent)
-    names, changes = as_layers(agent, layers), list(interventions)
+    names, changes = as_layers(agent, layers), _several(interventions)
+    observations = as_numbers(observations, "observations")
+    if not observations.ndim:
+        raise ValueError(f"expected observations, got one number: {observations}")
     for name in (change.layer for change in changes):
         agent.layer(name)
     total = len(observations)
@@ -253,6 +257,14 @@ def activations(
         for name in names:
             parts[name].append(outputs[name])
     return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _several(interventions: Iterable[Intervention]) -> list[Intervention]:
+    given = list(interventions) if isinstance(interventions, Iterable) else [interventions]
+    for each in given:
+        if not isinstance(each, Intervention):
+            raise TypeError(f"expected interventions, got {type(each).__name__}")
+    return given
 
 
 def logits_after(
@@ -271,7 +283,9 @@ def logits_after(
     Raises:
         ValueError: the layer is not a step of the forward pass; the message lists them.
     """
-    agent = as_agent(agent)
+    agent, outputs = as_agent(agent), as_numbers(outputs, "outputs")
+    if outputs.ndim < 2:
+        raise ValueError(f"expected outputs of the layer, a row each; got {tuple(outputs.shape)}")
     steps = [name for name in agent.layer_names if "." not in name and name not in HEADS]
     if layer not in steps:
         raise ValueError(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlbilinear.checks import check_whole, is_whole
 from rlbilinear.edits.functional import span
 
 Basis = Float[Tensor, "k channels"] | Float[Tensor, "k channels height width"]
@@ -34,7 +35,7 @@ def difference_subspace(differences: Differences, k: int) -> Float[Tensor, "k ch
         ValueError: k is not from 1 to the number of channels, or the differences are not finite.
     """
     channels = differences.shape[1]
-    if not 1 <= k <= channels:
+    if not is_whole(k) or not 1 <= k <= channels:
         raise ValueError(f"expected k from 1 to {channels}, the number of channels, got {k}")
     if not torch.isfinite(differences).all():
         raise ValueError("expected finite differences, got nan or infinity")
@@ -51,7 +52,9 @@ def random_subspace(channels: int, k: int, seed: int) -> Float[Tensor, "k channe
     Raises:
         ValueError: k is not from 1 to ``channels``.
     """
-    if not 1 <= k <= channels:
+    check_whole(channels=channels)
+    check_whole(0, seed=seed)
+    if not is_whole(k) or not 1 <= k <= channels:
         raise ValueError(f"expected k from 1 to {channels}, the number of channels, got {k}")
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(channels, k, generator=generator, dtype=torch.float64)

@@ -6,6 +6,7 @@ from torch import nn
 
 from rlbilinear.agents import Agent
 from rlbilinear.agents.architectures import ReluBlock
+from rlbilinear.agents.named import AgentLike, as_agent
 from rlbilinear.agents.residual import Residual
 from rlbilinear.agents.surrogate import hidden_layers, polynomial_surrogate, regrouped
 from rlbilinear.envs import FITTING
@@ -18,12 +19,13 @@ SURROGATE, BY_SURROGATE = "'s quadratic surrogate", " (by its quadratic surrogat
 """End names in reports: of what `surrogate_of` makes of an agent, and of an agent read by it."""
 
 
-def quadratic_surrogate(agent: Agent, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:
+def quadratic_surrogate(agent: AgentLike, observations: UInt8[np.ndarray, "n 3 64 64"]) -> Agent:
     """Replace an agent's hidden layers by quadratics, fitted on what goes into them.
 
     The ReLUs between residual blocks stay: with these replaced as well, the polynomials' degrees
     multiply, and no surrogate follows the agent. An agent without ReLU blocks is returned as it is.
     """
+    agent = as_agent(agent)
     if not has_relu_blocks(agent):
         return agent
     layers = hidden_layers(regrouped(agent))

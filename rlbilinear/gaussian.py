@@ -202,7 +202,11 @@ def estimate_gaussian(
         )
     count = 0
     mean = scatter = factor = torch.zeros(0)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected tensors, got {type(batches).__name__}")
     for batch in [batches] if isinstance(batches, Tensor) else batches:
+        if not isinstance(batch, Tensor):
+            raise TypeError(f"batches: expected tensors, got {type(batch).__name__}")
         if batch.ndim != 2 or (count and batch.shape[1] != len(mean)):
             expected = len(mean) if count else "inputs"
             raise ValueError(f"batches: expected (batch, {expected}), got {tuple(batch.shape)}")

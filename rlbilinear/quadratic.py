@@ -48,6 +48,9 @@ class QuadraticForm:
     constant: Float[Tensor, ""]
 
     def __post_init__(self) -> None:
+        parts = (self.left, self.right, self.weight, self.linear, self.constant)
+        if other := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
+            raise TypeError(f"a quadratic form is made of tensors, got {other[0]}")
         given = [tuple(t.shape) for t in (self.left, self.right, self.weight, self.linear)]
         fits = self.left.ndim == 2 and given[1:] == [given[0], given[0][:1], given[0][1:]]
         if not fits or self.constant.ndim:

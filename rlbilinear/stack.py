@@ -58,6 +58,8 @@ class BilinearStack:
     """
 
     def __init__(self, stages: Iterable[Stage | nn.Module]) -> None:
+        if not isinstance(stages, Iterable):
+            raise TypeError(f"expected stages, such as layers, got {type(stages).__name__}")
         as_stages = [s if isinstance(s, Stage) else Stage(s) for s in stages]
         if not as_stages:
             raise ValueError("expected at least one stage")

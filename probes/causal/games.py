@@ -70,7 +70,7 @@ def causal_concept(game: str, name: str) -> CausalConcept[Any]:
         ValueError: unknown game or name; the message lists the choices.
     """
     world = causal_world(game)
-    if name not in world.concepts:
+    if not isinstance(name, str) or name not in world.concepts:
         raise ValueError(
             f"concept: choose from {', '.join(world.concepts)} for {game}; got {name!r}"
         )

@@ -12,7 +12,7 @@ from torch import nn
 
 from rlbilinear import BilinearLinear, agents, scale_eigenfilters
 from rlbilinear.agents import Agent, CheckpointError
-from rlbilinear.agents.document import seal
+from rlbilinear.agents.document import canonical, sealed
 from rlbilinear.agents.network import weights_of
 from rlbilinear.edits.functional import add_bias_map, scaling_matrix
 
@@ -37,7 +37,7 @@ def rewrite(folder, change):
     file = folder / "config.json"
     config = json.loads(file.read_text())
     change(config)
-    file.write_text(json.dumps(config))
+    file.write_text(json.dumps(sealed(config)))
 
 
 # --- round trips
@@ -186,13 +186,13 @@ def reseal(folder, network=None, weights=None):
     config = json.loads((folder / "config.json").read_text())
     config["network"].update(network or {})
     weights = load_file(file) | (weights or {})
-    save_file(weights, file, metadata={"seal": seal(config)})
+    save_file(weights, file, metadata={"network": canonical(config["network"])})
     config["weights"] |= {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "dtype": str(next(iter(weights.values())).dtype).removeprefix("torch."),
         "parameters": sum(weight.numel() for weight in weights.values()),
     }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(sealed(config)))
 
 
 def with_weight(name, value):
@@ -251,6 +251,12 @@ CORRUPTIONS = {
     "altered network": (
         lambda f: rewrite(f, lambda c: c["network"].update(architecture="impala")),
         "config.json was altered",
+    ),
+    "altered record": (
+        lambda f: (f / "config.json").write_text(
+            (f / "config.json").read_text().replace('"seed": 1', '"seed": 2')
+        ),
+        "it was altered: it does not fit its sha256",
     ),
     "other shapes": (
         lambda f: reseal(f, weights={"stem.weight": torch.zeros(32, 3, 3, 3)}),
@@ -354,24 +360,23 @@ def test_anything_else_in_any_place_of_the_document_is_refused(tmp_path):
     assert len(tried) > 280
     for path, bad in tried:
         changed = put(document, path, bad)
-        save_file(weights, file, metadata={"seal": seal(changed)})
+        save_file(weights, file, metadata={"network": canonical(changed["network"])})
         if path[0] != "weights":
             found = hashlib.sha256(file.read_bytes()).hexdigest()
             changed = put(changed, ("weights", "sha256"), found)
+        changed = changed if path == ("sha256",) else sealed(changed)
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(CheckpointError):
             agents.load(folder, device="cpu")
-    save_file(weights, file, metadata={"seal": seal(document)})
+    save_file(weights, file, metadata={"network": canonical(document["network"])})
     assert hashlib.sha256(file.read_bytes()).hexdigest() == document["weights"]["sha256"]
     (folder / "config.json").write_text(json.dumps(document))
     assert agents.load(folder).layer_names[-2:] == ["action_net", "value_net"]
 
 
-def test_agents_saved_before_there_was_a_seal_load(folder):
-    file, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
-    network = json.dumps(config["network"], sort_keys=True)
-    save_file(load_file(file), file, metadata={"network": network})
-    config["weights"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+def test_agents_saved_before_documents_were_sealed_load(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]
     (folder / "config.json").write_text(json.dumps(config))
     assert agents.load(folder, device="cpu").config.game == config["game"]
     config["network"]["actions"] = 14

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlbilinear.checks import check_finite
 from rlbilinear.edits.functional.parts import (
     Bilinear,
     bias_or_zeros,
@@ -106,6 +107,8 @@ def compress(layer: Bilinear, tolerance: float | None = None) -> Compression[Bil
         ValueError: a tolerance that is not in [0, 1), or weights that are not finite.
     """
     check_bilinear(layer)
+    if tolerance is not None:
+        check_finite(tolerance=tolerance)
     if tolerance is not None and not 0 <= tolerance < 1:
         raise ValueError(f"expected a tolerance in [0, 1), got {tolerance}")
     smaller, units = copy.deepcopy(layer), _units_of(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Literal, NamedTuple, get_args
 
 from rlbilinear.envs.games import is_whole
@@ -49,7 +50,9 @@ def check_place(name: str, place: Place) -> None:
     if not (isinstance(cells, tuple) and cells) or not all(
         isinstance(cell, Cell) and all(is_whole(i) and i >= 0 for i in cell) for cell in cells
     ):
-        raise ValueError(f"{name} is a Region, a Cell or a tuple of cells, got {place!r}")
+        raise ValueError(
+            f"{name} is a Region, a Cell or a tuple of cells, got {reprlib.repr(place)}"
+        )
 
 
 def cells_in(place: Cell | tuple[Cell, ...]) -> tuple[Cell, ...]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from rlbilinear.agents.run import Run
 from rlbilinear.commands import compare
@@ -37,7 +38,9 @@ def run_of(out, seed):
 
 
 def weights(out):
-    return [(run_of(out, seed).folder / "agent/model.safetensors").read_bytes() for seed in SEEDS]
+    """The bytes of all weights; the files also hold a seal of the record, and so of the command."""
+    files = [run_of(out, seed).folder / "agent/model.safetensors" for seed in SEEDS]
+    return [{name: each.tobytes() for name, each in load_file(file).items()} for file in files]
 
 
 @contextmanager

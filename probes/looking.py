@@ -120,7 +120,8 @@ def write_page(
 
     Raises:
         FileExistsError: the file exists.
-        ValueError: a layer without maps, or a channel or place that it has not.
+        ValueError: a layer without maps, a channel or place that it has not, or no place or
+            strength.
     """
     path, agent = Path(path), as_agent(agent)
     if path.exists():
@@ -135,6 +136,8 @@ def write_page(
     if strengths is None:
         largest = float(np.abs(maps[list(channels)]).max()) or 1.0
         strengths = [float(f"{factor * largest:.3g}") for factor in (-4, -2, 2, 4)]
+    if not places or not strengths:
+        raise ValueError("expected a place and a strength of the patch at least")
     fields = {
         f"{channel},{y},{x},{strength:g}": _rounded(
             patched_field(agent, maze, ChannelPatch(layer, channel, (y, x), strength))

@@ -97,7 +97,11 @@ def test_dragging_on_the_page_adds_the_number(bilinear_agent, tmp_path):
     )
 
 
-def test_refusals(bilinear_agent):
+def test_refusals(bilinear_agent, tmp_path):
+    for nothing in ({"places": []}, {"strengths": []}):
+        with pytest.raises(ValueError, match="a place and a strength"):
+            write_page(tmp_path / "page.html", bilinear_agent, MAZE, "pool1", [2], **nothing)
+    assert not [*tmp_path.iterdir()]
     with pytest.raises(ValueError, match="dense gives no maps; choose from"):
         channel_maps(bilinear_agent, MAZE, "dense")
     with pytest.raises(ValueError, match="pool1 has 6 channels of"):

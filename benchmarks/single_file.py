@@ -93,7 +93,7 @@ class SingleFilePPO:
             *(each.flatten() for each in (actions, logs, values, advantages)),
         )
 
-    def _seen(self, observations: np.ndarray) -> Float[Tensor, "envs height width 3"]:
+    def _seen(self, observations: object) -> Float[Tensor, "envs height width 3"]:
         pixels_last = np.ascontiguousarray(np.moveaxis(np.asarray(observations), 1, -1))
         return torch.as_tensor(pixels_last, dtype=torch.float32, device=self.device)
 

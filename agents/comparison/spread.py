@@ -1,9 +1,11 @@
 """Runs one after another, or distributed by Ray; one that fails does not stop the others."""
 
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,10 +16,9 @@ from rlbilinear.agents.comparison.matrix import Entry
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.run_status import finish
 
-try:
-    import ray
-except ModuleNotFoundError:
-    ray = None
+ray: Any = None
+with suppress(ModuleNotFoundError):
+    ray = importlib.import_module("ray")
 
 RETRIES = 2
 """How often a run is resumed elsewhere, from its last checkpoint, when its machine is lost."""

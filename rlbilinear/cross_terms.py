@@ -129,11 +129,14 @@ def cross_form(
     left_s, right_s = (torch.einsum("hct,c->ht", factor, unit) for factor in (left, right))
     matrix = torch.einsum("h,ht,hcq->tcq", form.weight, left_s, right)
     matrix += torch.einsum("h,ht,hcq->tcq", form.weight, right_s, left)
-    matrix -= torch.einsum("tcq,c,d->tdq", matrix, unit, unit)
-    patterns, values, partners = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
+    # Within the vectors orthogonal to u, so that rounding puts no small singular vector beside them.
+    others = torch.linalg.qr(unit[:, None], mode="complete").Q[:, 1:]
+    within = torch.einsum("tcq,cd->tdq", matrix, others)
+    patterns, values, found = torch.linalg.svd(within.flatten(1), full_matrices=False)
+    partners = torch.einsum("cd,rdq->rcq", others, found.reshape(len(found), *within.shape[1:]))
     size = (left.norm() * right.norm() * form.weight.abs().amax()).item()
     kept = values > size * channels * height * width * torch.finfo(torch.float64).eps
-    patterns, partners = patterns.T[kept], partners[kept]
+    patterns, partners = patterns.T[kept], partners[kept].flatten(1)
     signs = sign_gauge(patterns)
     return CrossForm(
         values[kept],

@@ -129,7 +129,7 @@ def cross_form(
     left_s, right_s = (torch.einsum("hct,c->ht", factor, unit) for factor in (left, right))
     matrix = torch.einsum("h,ht,hcq->tcq", form.weight, left_s, right)
     matrix += torch.einsum("h,ht,hcq->tcq", form.weight, right_s, left)
-    # Within the vectors orthogonal to u, so that rounding puts no small singular vector beside them.
+    # Within what is orthogonal to u, or rounding turns partners of small values towards u.
     others = torch.linalg.qr(unit[:, None], mode="complete").Q[:, 1:]
     within = torch.einsum("tcq,cd->tdq", matrix, others)
     patterns, values, found = torch.linalg.svd(within.flatten(1), full_matrices=False)

@@ -229,18 +229,28 @@ class Agent:
             raise ValueError(f"expected the names of layers, got {layers!r}")
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         modules = {name: self.layer(name) for name in names}
-        kept: dict[str, list[Tensor]] = {name: [] for name in names}
+        kept: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
+        doubtful: set[str] = set()
+        start = 0
         with torch.no_grad(), _recording(modules, kept):
             for part in self._batches(observations, batch):
                 self._forward(part)
+                for name in names:
+                    if name not in kept:
+                        raise ValueError(f"layer {name} has weights but no output of its own")
+                    own = kept.pop(name)
+                    if name not in outputs:
+                        outputs[name] = _room_for(len(observations), own)
+                    outputs[name][start : start + len(own)] = own
+                    # A sum is not finite where an entry is not, and much faster to look at.
+                    if check_finite and not own.sum().isfinite():
+                        doubtful.add(name)
+                start += len(part)
         for name in names:
-            if not kept[name]:
-                raise ValueError(f"layer {name} has weights but no output of its own")
-        outputs = {name: torch.cat(parts) for name, parts in kept.items()}
-        if check_finite:
-            for name, output in outputs.items():
-                self._check_finite(f"outputs of {name}", output, observations, batch)
-        return outputs
+            if name in doubtful:
+                self._check_finite(f"outputs of {name}", outputs[name], observations, batch)
+        return {name: outputs[name] for name in names}
 
     def predict(
         self,
@@ -448,9 +458,9 @@ class Agent:
 
 
 @contextmanager
-def _recording(modules: dict[str, nn.Module], kept: dict[str, list[Tensor]]) -> Iterator[None]:
+def _recording(modules: dict[str, nn.Module], kept: dict[str, Tensor]) -> Iterator[None]:
     def hook(name: str) -> Any:
-        return lambda module, inputs, output: kept[name].append(output)
+        return lambda module, inputs, output: kept.update({name: output})
 
     handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
     try:
@@ -458,3 +468,12 @@ def _recording(modules: dict[str, nn.Module], kept: dict[str, list[Tensor]]) -> 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _room_for(count: int, part: Tensor) -> Tensor:
+    """Return an empty tensor for so many outputs, laid out in memory as these are."""
+    last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(
+        (count, *part.shape[1:]), dtype=part.dtype, device=part.device, memory_format=layout
+    )

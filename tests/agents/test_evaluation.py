@@ -264,8 +264,10 @@ def test_bad_arguments_are_refused():
             play(seed=wrong)
     with pytest.raises(ValueError, match=r"maze has no mode 'extreme'; choose one of easy"):
         play(mode="extreme")
-    with pytest.raises(ValueError, match=r"expected an Agent or a function .* got 'maze-bim"):
+    with pytest.raises(ValueError, match=r"'maze-bimpala' is neither a folder nor an agent of the"):
         evaluate("maze-bimpala", [1], game="maze")
+    with pytest.raises(ValueError, match=r"expected an Agent or a function .* got 3"):
+        evaluate(3, [1], game="maze")
     with pytest.raises(ValueError, match="needs game="):
         evaluate(uniform_actions, [1])
     with pytest.raises(ValueError, match=r"unknown game 'mazes'.*maze"):

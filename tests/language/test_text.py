@@ -1,6 +1,7 @@
 import gzip
 import json
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -33,15 +34,20 @@ def test_what_is_no_text_is_refused(tmp_path):
 
 
 def test_datasets_of_the_hub_are_read_by_name(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     rows = [{"text": "one " * 20, "title": "a" * 40}, {"text": "two", "title": "b"}]
-    (tmp_path / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    corpus = read_corpus([f"hf:{tmp_path}"], held_out=0.1)
+    folder = tmp_path / "stories"
+    folder.mkdir()
+    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = read_corpus([f"hf:{folder}"], held_out=0.1)
     assert corpus.train[0] + corpus.held_out[0] == f"{'one ' * 20}\n<|endoftext|>\ntwo"
-    corpus = read_corpus([f"hf:{tmp_path}:title"])
+    corpus = read_corpus([f"hf:{folder}:title"])
     assert corpus.train[0].startswith("a" * 40)
     with pytest.raises(ValueError, match=r"no column 'body'; choose from text, title"):
-        read_corpus([f"hf:{tmp_path}:body"])
+        read_corpus([f"hf:{folder}:body"])
     with pytest.raises(ValueError, match="cannot load the dataset nobody/nothing"):
         read_corpus(["hf:nobody/nothing"])
 

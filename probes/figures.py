@@ -141,7 +141,7 @@ def forest(
     Args:
         table: columns ``intervention``, ``kind`` (``control`` is drawn grey, below the
             intervention of the same name; other kinds each have a colour), ``effect``, ``low``,
-            ``high``.
+            ``high`` (where the two are equal, no interval is written).
         effect: what the effect measures, with its unit.
         title: what is seen.
 
@@ -161,7 +161,9 @@ def forest(
         axes.hlines(y, rows["low"], rows["high"], color=colours[kind])
         axes.plot(rows["effect"], y, marker, color=colours[kind], markerfacecolor=face, label=kind)
         for at, row in zip(y, rows.itertuples(), strict=True):
-            text = f"{row.effect:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+            text = f"{row.effect:+.3f}"
+            if row.low < row.high:
+                text += f" [{row.low:+.3f}, {row.high:+.3f}]"
             axes.text(
                 1.01, at, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
                 color=colours[kind],

@@ -111,6 +111,11 @@ def test_dose_response_draws_a_panel_a_metric_and_controls_in_grey():
         assert drawn["writers"].get_color() != CONTROL
 
 
+def test_forest_writes_no_interval_that_is_not_there():
+    (axes,) = figures.forest(EFFECTS.assign(low=EFFECTS["effect"], high=EFFECTS["effect"])).axes
+    assert {text.get_text() for text in axes.texts} == {"-0.400", "+0.010", "+0.700", "+0.000"}
+
+
 def test_forest_draws_each_effect_beside_its_control():
     (axes,) = figures.forest(EFFECTS).axes
     drawn = lines(axes)

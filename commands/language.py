@@ -162,6 +162,11 @@ class ReadOptions:
     """whose circuits"""
     tokens: tuple[str, ...] = ()
     """tokens whose logits' directions are read, such as " happy", or a difference, " he- she" """
+    eigenvectors: Count = 1
+    """of each of these directions, that make its circuit"""
+    interplay: Path | None = None
+    """JSON of texts in fours: whether the layer multiplies, say, an adjective and a not before it,
+    along each difference of --tokens; has templates, first and second"""
     context: Count = 256
     """tokens of a window"""
     windows: Count = 256

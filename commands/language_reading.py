@@ -1,25 +1,49 @@
 """What ``rlbilinear language read`` does."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from rlbilinear.commands.language import MARKER, ReadOptions
 from rlbilinear.commands.outputs import check_folder, write_study
-from rlbilinear.language import circuits, feature_study, figures
+from rlbilinear.language import circuits, feature_study, figures, interplay
 from rlbilinear.language.bpe import load_bpe
 from rlbilinear.language.circuits import Circuit
 from rlbilinear.language.devices import find_device
+from rlbilinear.language.interplay import Design
 from rlbilinear.language.models import load
 from rlbilinear.language.reading import Reading, open_model
 from rlbilinear.language.sae import SAETraining, load_sae
-from rlbilinear.language.text import read_corpus, spread, tokenize, windows
+from rlbilinear.language.scoring import batched
+from rlbilinear.language.text import read_corpus, sample, spread, token_text, tokenize, windows
 from rlbilinear.language.transformer import CONFIG, load_transformer
 from rlbilinear.language.truncation import truncation_losses
+from rlbilinear.statistics import t_interval
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A direction of the layer's output, of a logit or of the difference of two."""
+
+    name: str
+    direction: torch.Tensor
+    token: int | None = None
+    minus: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A circuit, the tokens that it should promote, and examples of what it is made of."""
+
+    circuit: Circuit
+    targets: torch.Tensor
+    parts: Mapping[str, list[circuits.Context]] = field(default_factory=dict)
 
 
 def read(options: ReadOptions) -> None:
@@ -33,7 +57,10 @@ def read(options: ReadOptions) -> None:
         name: None if file is None else load_sae(file)
         for name, file in (("inputs", options.input_sae), ("outputs", options.output_sae))
     }
-    pairs = [_direction(reading, token) for token in options.tokens]
+    named = [_direction(reading, words) for words in options.tokens]
+    design = None if options.interplay is None else Design.read(options.interplay)
+    if design and not any(target.minus is not None for target in named):
+        raise ValueError('--interplay: give --tokens with a difference, such as " good- bad"')
     held_out = windows(
         tokenize(reading.tokenizer, corpus.held_out, options.context), options.context
     )
@@ -43,16 +70,19 @@ def read(options: ReadOptions) -> None:
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Figure] = {}
     page: list[str] = []
-    found: list[tuple[Circuit, torch.Tensor]] = []
-    for name, direction, targets in pairs:
-        found.append(
-            (circuits.eigen_circuit(reading, options.layer, direction, name, k=1), targets)
+    found = [
+        Found(
+            circuits.eigen_circuit(
+                reading, options.layer, target.direction, target.name, k=options.eigenvectors
+            ),
+            torch.tensor([target.token]),
         )
+        for target in named
+    ]
     summary: dict[str, Any] = {}
     features = None
     if options.features:
-        tokens = tokenize(reading.tokenizer, corpus.train, options.context)
-        chosen = spread(windows(tokens, options.context), options.train_windows)
+        chosen = sample(reading.tokenizer, corpus.train, options.context, options.train_windows)
         how = SAETraining(
             features=options.features, k=options.active, steps=options.sae_steps, seed=options.seed
         )
@@ -66,22 +96,15 @@ def read(options: ReadOptions) -> None:
         tables["gates"] = feature_study.gates(
             reading, features, options.studied, progress=options.progress
         )
-        found += gate_circuits(reading, features, tables["gates"], options.circuits)
-    results = []
-    for circuit, targets in found:
-        result = circuits.validate(
-            reading,
-            circuit,
-            held_out,
-            targets,
-            places=options.places,
-            controls=options.controls,
-            seed=options.seed,
+        found += gate_circuits(reading, features, tables["gates"], held_out, options.circuits)
+    if found:
+        tables["validation"], texts = tested(reading, found, held_out, options)
+        page += texts
+    if design:
+        tables["interplay"], tables["interplay_edits"], lines = multiplied(
+            reading, design, named, options
         )
-        results.append(result.table.assign(verdict=result.verdict))
-        page.append(describe(reading, circuit, targets, held_out, result))
-    if results:
-        tables["validation"] = pd.concat(results)
+        page += lines
     if options.truncation:
         tables["truncation"] = truncation_losses(
             reading, options.layer, spread(held_out, 64), progress=options.progress
@@ -100,6 +123,31 @@ def read(options: ReadOptions) -> None:
     print(f"\nTables and figures: {options.out}")
 
 
+def tested(
+    reading: Reading, found: list[Found], held_out: torch.Tensor, options: ReadOptions
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return how circuits did beside their controls, and each as its reader sees it."""
+    alone = circuits.alone(reading, options.layer, held_out.unique())
+    batches = batched(held_out, 32, reading.embedding.device)
+    x = torch.cat([x for _, x in reading.mlp_inputs(options.layer, batches)])
+    tables, texts = [], []
+    for one in tqdm(found, "circuits", disable=not options.progress):
+        activity = one.circuit.activity(x).cpu()
+        result = circuits.validate(
+            reading,
+            one.circuit,
+            held_out,
+            one.targets,
+            places=options.places,
+            controls=options.controls,
+            seed=options.seed,
+            activity=activity,
+        )
+        tables.append(result.table.assign(verdict=result.verdict))
+        texts.append(describe(reading, one, alone, held_out, activity, result))
+    return pd.concat(tables), texts
+
+
 def open_reading(model: str, device: str) -> Reading:
     """Open a run of ``train``, or anything that `load` takes."""
     folder = Path(model)
@@ -110,10 +158,14 @@ def open_reading(model: str, device: str) -> Reading:
 
 
 def gate_circuits(
-    reading: Reading, features: feature_study.Features, gates: pd.DataFrame, count: int
-) -> list[tuple[Circuit, torch.Tensor]]:
+    reading: Reading,
+    features: feature_study.Features,
+    gates: pd.DataFrame,
+    held_out: torch.Tensor,
+    count: int,
+) -> list[Found]:
     """Return the leading gating pairs as circuits, of different output features."""
-    found: list[tuple[Circuit, torch.Tensor]] = []
+    found: list[Found] = []
     seen: set[int] = set()
     for gate in gates.itertuples():
         if gate.output in seen or len(found) == count:
@@ -123,28 +175,130 @@ def gate_circuits(
         pair = features.inputs.decoder[[gate.first, gate.second]].detach().double()
         name = f"{gate.kind}: output {gate.output}, inputs {gate.first} and {gate.second}"
         circuit = circuits.pair_circuit(reading, features.layer, direction, pair, name)
-        found.append((circuit, circuits.promoted_tokens(reading, direction, 5)))
+        shown = {
+            f"{side} {number}": circuits.marked(
+                reading.tokenizer, held_out, features.by_window(active, number), count=4
+            )
+            for side, number, active in (
+                ("output", gate.output, features.output_activations),
+                ("input", gate.first, features.input_activations),
+                ("input", gate.second, features.input_activations),
+            )
+        }
+        found.append(Found(circuit, circuits.promoted_tokens(reading, direction, 5), shown))
     return found
+
+
+def multiplied(
+    reading: Reading, design: Design, named: list[Target], options: ReadOptions
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Measure whether the layer multiplies the two things of a design, on every second pair.
+
+    The other pairs give the plane of the circuit that is edited, and the direction of the layer's
+    own output that tells the opposites apart.
+
+    Returns:
+        The table of `interplay.table` by direction, that of `interplay.edit_effects`, and a text
+        for each direction.
+    """
+    layer, mlp = options.layer, reading.mlp(options.layer)
+    fitted, tested = design.halves()
+    x, unseen = (
+        half.cells(
+            interplay.last_inputs(
+                reading, layer, interplay.prompts(reading.tokenizer, half.texts())
+            )
+        )
+        for half in (fitted, tested)
+    )
+    own = Target("the layer's own output", interplay.output_direction(reading, layer, x))
+    tables, edits, lines = [], [], []
+    for target in [own, *(target for target in named if target.minus is not None)]:
+        form = mlp.quadratic_form(target.direction)
+        table = interplay.table(form, unseen)
+        tables.append(table.assign(direction=target.name))
+        lines.append(describe_interplay(target.name, design, table))
+        if target.token is None or target.minus is None:
+            continue
+        circuit = interplay.interplay_circuit(reading, layer, target.direction, x, target.name)
+        tokens = target.token, target.minus
+        changed = interplay.edit_effects(
+            reading, circuit, tested, tokens, controls=options.controls, seed=options.seed
+        )
+        p, verdict = interplay.verdict(changed)
+        edits.append(changed.assign(verdict=verdict))
+        lines.append(describe_interplay_edits(changed, p, verdict))
+    return pd.concat(tables), pd.concat(edits), lines
+
+
+def describe_interplay(name: str, design: Design, table: pd.DataFrame) -> str:
+    """Return what a layer makes of one thing with and without another, along a direction."""
+    means = table.groupby("pair")[["without", "together", "made", "passed"]].mean()
+    flipped = int((means["without"] * means["together"] < 0).sum())
+    there, without = (text.strip() for text in design.second)
+    lines = [f"{there!r} beside {without!r}, along {name}: {len(means)} pairs"]
+    for column, words in (
+        ("without", f"one - opposite with {without!r}"),
+        ("together", f"one - opposite with {there!r}"),
+        ("made", "difference that the layer makes"),
+        ("passed", "difference that its inputs hold"),
+    ):
+        interval = t_interval(means[column].to_numpy())
+        lines.append(
+            f"  {words:34s} {means[column].mean():+.4f} ({interval.low:+.4f}, {interval.high:+.4f})"
+        )
+    lines.append(f"  of the other sign with {there!r} in {flipped} of {len(means)} pairs")
+    return "\n".join(lines)
+
+
+def describe_interplay_edits(table: pd.DataFrame, p: dict[float, float], verdict: str) -> str:
+    """Return what editing the plane of two things changes, beside controls."""
+    flips = (table["together"] - table["without"]).to_numpy()
+    own, factors = (table["control"] == "").to_numpy(), table["factor"].to_numpy()
+    (before,) = flips[own & (factors == 1)]
+    plain = table[own & (factors == 1)].iloc[0]
+    lines = [
+        f"  the model's logits: {plain['without']:+.3f} without, {plain['together']:+.3f} together",
+        f"  the circuit of the two, edited: {verdict}",
+    ]
+    for factor in p:
+        (after,) = flips[own & (factors == factor)]
+        rivals = abs(flips[~own & (factors == factor)] - before)
+        lines.append(
+            f"  x {factor:g}: together - without {before:+.4f} -> {after:+.4f}; "
+            f"{len(rivals)} controls: largest change {rivals.max():.4f}; p {p[factor]:.3f}"
+        )
+    return "\n".join(lines)
 
 
 def describe(
     reading: Reading,
-    circuit: Circuit,
-    targets: torch.Tensor,
+    found: Found,
+    alone: circuits.Alone,
     held_out: torch.Tensor,
+    activity: torch.Tensor,
     result: circuits.Validation,
 ) -> str:
     """Return a circuit as its reader sees it: values, tokens, contexts, edits and controls."""
+    circuit = found.circuit
     lines = [f"{circuit.name} (layer {circuit.layer}): {result.verdict}"]
-    promoted = [reading.tokenizer.decode([token]) for token in targets.tolist()]
-    lines.append(f"  promotes {promoted}")
-    ends = circuits.strongest_tokens(reading, circuit)
+    promoted = [token_text(reading.tokenizer, token) for token in found.targets.tolist()]
+    lines.append(f"  promotes {_quoted(promoted)}")
+    ends = circuits.strongest_tokens(reading, circuit, among=alone)
     for value, end in zip(circuit.values.tolist(), ends, strict=True):
-        lines.append(f"  eigenvalue {value:+.3f}: {end['positive']} | {end['negative']}")
-    for context in circuits.contexts(reading, circuit, held_out, count=5):
-        lines.append(f"  {context.activity:+8.2f}  {context.text}")
-    for context in circuits.contexts(reading, circuit, held_out, count=3, sign=-1):
-        lines.append(f"  {context.activity:+8.2f}  {context.text}")
+        lines.append(
+            f"  eigenvalue {value:+.3f}: {_quoted(end['positive'])} | {_quoted(end['negative'])}"
+        )
+    for part, examples in found.parts.items():
+        lines.append(f"  {part}")
+        lines += [f"    {context.activity:8.2f}  {context.text}" for context in examples]
+    lines.append("  together")
+    for count, sign in ((5, 1), (3, -1)):
+        examples = circuits.contexts(
+            reading, circuit, held_out, count=count, sign=sign, activity=activity
+        )
+        for context in examples:
+            lines.append(f"    {context.activity:+8.2f}  {context.text}")
     table = result.table
     own, others = table[table["control"] == ""], table[table["control"] != ""]
     for row in own.itertuples():
@@ -157,9 +311,17 @@ def describe(
     return "\n".join(lines)
 
 
-def _direction(reading: Reading, words: str) -> tuple[str, torch.Tensor, torch.Tensor]:
+def _direction(reading: Reading, words: str) -> Target:
     """Read ``" happy"`` or ``" he- she"``, a difference."""
     token, _, minus = words.partition("-") if "-" in words[1:] else (words, "", "")
-    direction = reading.logit_direction(token, minus or None)
     name = f"logit of {token!r}" + (f" minus {minus!r}" if minus else "")
-    return name, direction, torch.tensor([reading.token(token)])
+    return Target(
+        name,
+        reading.logit_direction(token, minus or None),
+        reading.token(token),
+        reading.token(minus) if minus else None,
+    )
+
+
+def _quoted(texts: list[str]) -> str:
+    return ", ".join(f'"{text}"'.replace("\n", "\\n") for text in texts)

@@ -7,7 +7,7 @@ weights alone (`strongest_tokens`), shown on text (`contexts`), and tested by ed
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from rlbilinear.edits.functional.filters import write_eigenfilters
 from rlbilinear.language.reading import Reading
 from rlbilinear.language.scoring import divergence
+from rlbilinear.language.text import token_text
 from rlbilinear.layers import BilinearLinear
 
 
@@ -97,19 +98,43 @@ def pair_circuit(
     return Circuit(name, layer, direction, values, vectors.T @ basis)
 
 
+class Alone(NamedTuple):
+    """Tokens, and what goes into a layer when each stands alone (`Reading.token_inputs`)."""
+
+    tokens: Int[Tensor, "n"]
+    inputs: Float[Tensor, "n width"]
+
+
+def alone(reading: Reading, layer: int, tokens: Int[Tensor, "n"] | None = None) -> Alone:
+    """Return what each token gives a layer; all tokens of the vocabulary when None."""
+    chosen = torch.arange(len(reading.embedding)) if tokens is None else tokens
+    return Alone(chosen, reading.token_inputs(layer, chosen).cpu())
+
+
 def strongest_tokens(
-    reading: Reading, circuit: Circuit, count: int = 8
+    reading: Reading, circuit: Circuit, count: int = 8, among: Alone | None = None
 ) -> list[dict[str, list[str]]]:
     """Return the tokens that lie farthest along each eigenvector, at both its ends.
 
-    Tokens go through all earlier layers alone (`Reading.token_inputs`); the sign of an eigenvector
-    is free, and both ends act in the same way.
+    Tokens go through all earlier layers alone; the sign of an eigenvector is free, and both ends
+    act in the same way.
+
+    Args:
+        reading: the model.
+        circuit: of it.
+        count: tokens at each end.
+        among: which tokens, at the circuit's layer; the whole vocabulary when None.
     """
-    along = reading.token_inputs(circuit.layer).double() @ circuit.vectors.T
+    among = alone(reading, circuit.layer) if among is None else among
+    along = among.inputs @ circuit.vectors.to(among.inputs).T
+    count = min(count, len(along))
     return [
         {
-            "positive": _texts(reading, column.topk(count).indices),
-            "negative": _texts(reading, (-column).topk(count).indices),
+            end: [token_text(reading.tokenizer, int(token)) for token in among.tokens[places]]
+            for end, places in (
+                ("positive", column.topk(count).indices),
+                ("negative", (-column).topk(count).indices),
+            )
         }
         for column in along.T
     ]
@@ -133,6 +158,7 @@ def contexts(
     after: int = 4,
     sign: int = 1,
     skip: int = 1,
+    activity: Float[Tensor, "n context"] | None = None,
 ) -> list[Context]:
     """Return the places of a text where a circuit adds most (or least), at most one of a window.
 
@@ -145,20 +171,37 @@ def contexts(
         after: tokens shown after it.
         sign: -1 for the places where it subtracts most.
         skip: tokens at the start of every window that do not count.
+        activity: of the circuit (`window_activity`), where it is known already.
     """
-    activity = sign * window_activity(reading, circuit, windows)
+    if activity is None:
+        activity = window_activity(reading, circuit, windows)
+    activity = sign * activity
     activity[:, :skip] = -torch.inf
+    found = marked(reading.tokenizer, windows, activity, count=count, before=before, after=after)
+    return [context._replace(activity=sign * context.activity) for context in found]
+
+
+def marked(
+    tokenizer: Any,
+    windows: Int[Tensor, "n context"],
+    activity: Float[Tensor, "n context"],
+    *,
+    count: int = 8,
+    before: int = 14,
+    after: int = 4,
+) -> list[Context]:
+    """Return the places of a text with the largest of given numbers, at most one of a window."""
     best, places = activity.max(1)
     found = []
     for row in best.topk(min(count, len(best))).indices.tolist():
         at = int(places[row])
         tokens = windows[row].tolist()
         text = (
-            reading.tokenizer.decode(tokens[max(0, at - before) : at])
-            + f"[[{reading.tokenizer.decode([tokens[at]])}]]"
-            + reading.tokenizer.decode(tokens[at + 1 : at + 1 + after])
+            tokenizer.decode(tokens[max(0, at - before) : at])
+            + f"[[{token_text(tokenizer, tokens[at])}]]"
+            + tokenizer.decode(tokens[at + 1 : at + 1 + after])
         )
-        found.append(Context(sign * best[row].item(), text.replace("\n", " ")))
+        found.append(Context(best[row].item(), " ".join(text.split())))
     return found
 
 
@@ -195,6 +238,7 @@ def validate(
     places: int = 64,
     controls: int = 39,
     seed: int = 0,
+    activity: Float[Tensor, "n context"] | None = None,
 ) -> Validation:
     """Scale a circuit in the weights, and measure what the model then predicts.
 
@@ -213,56 +257,67 @@ def validate(
         places: tokens at which it is most active, in size; one of a window.
         controls: random circuits.
         seed: of the controls and of the other places.
+        activity: of the circuit (`window_activity`), where it is known already.
 
     Raises:
         ValueError: fewer windows than places.
     """
     if len(windows) < places:
         raise ValueError(f"windows: {len(windows)} are fewer than {places} places")
-    activity = window_activity(reading, circuit, windows).abs()
+    if activity is None:
+        activity = window_activity(reading, circuit, windows)
+    activity = activity.abs()
     activity[:, 0] = 0
     best, at = activity.max(1)
     rows = best.topk(places).indices
     device = reading.embedding.device
-    tokens, at = windows[rows].to(device).long(), at[rows].to(device)
+    tokens = windows[rows].to(device).long()
     generator = torch.Generator().manual_seed(seed)
-    other = torch.randint(1, windows.shape[1], (places,), generator=generator).to(device)
+    other = torch.randint(1, windows.shape[1], (places,), generator=generator)
+    measured = torch.stack([at[rows], other], 1).to(device)
     mlp = reading.mlp(circuit.layer)
-    before = reading.logits(tokens)
+    # The edit changes one layer, so all that is before it is computed once.
+    paused = reading.pause(circuit.layer, tokens)
+    before = paused.logits(measured)
     inputs = next(iter(reading.mlp_inputs(circuit.layer, [tokens])))[1].flatten(0, 1)
     results = []
-    for control, one in enumerate([circuit, *_controls(circuit, inputs, controls, generator)]):
+    for control, one in enumerate(
+        [circuit, *random_circuits(circuit, inputs, controls, generator)]
+    ):
         for factor in factors:
             with reading.edited(circuit.layer, one.scaled(mlp, factor)):
-                after = reading.logits(tokens)
-            each = torch.arange(places, device=device)
+                after = paused.logits(measured)
             change = _log_probability(after, targets) - _log_probability(before, targets)
             results.append(
                 {
                     "circuit": circuit.name,
                     "control": "" if one is circuit else one.name,
                     "factor": factor,
-                    "effect": change[each, at].mean().item(),
-                    "elsewhere": change[each, other].mean().item(),
-                    "kl": divergence(before[each, at], after[each, at]).mean().item(),
+                    "effect": change[:, 0].mean().item(),
+                    "elsewhere": change[:, 1].mean().item(),
+                    "kl": divergence(before[:, 0], after[:, 0]).mean().item(),
                     "number": control,
                 }
             )
     table = pd.DataFrame(results)
-    own, others = table[table["number"] == 0], table[table["number"] > 0]
+    own, rest = table[table["number"] == 0], table[table["number"] > 0]
     p = {}
     for factor in factors:
         effect = own.loc[own["factor"] == factor, "effect"].abs().item()
-        rivals = others.loc[others["factor"] == factor, "effect"].abs()
+        rivals = rest.loc[rest["factor"] == factor, "effect"].abs()
         p[factor] = (1 + int((rivals >= effect).sum())) / (1 + len(rivals))
     signs = {effect > 0 for effect in own["effect"]}
     held = max(p.values()) <= 0.05 and (len(factors) == 1 or len(signs) == 2)
     return Validation(table.drop(columns="number"), p, "validated" if held else "not validated")
 
 
-def _controls(
+def random_circuits(
     circuit: Circuit, inputs: Float[Tensor, "n width"], count: int, generator: torch.Generator
 ) -> list[Circuit]:
+    """Return circuits with the same values along the same direction, but other vectors.
+
+    By turns they are random, and how real inputs of the layer differ from their mean.
+    """
     k, width = circuit.vectors.shape
     found = []
     for number in range(count):
@@ -279,10 +334,6 @@ def _controls(
 
 
 def _log_probability(
-    logits: Float[Tensor, "batch context vocabulary"], targets: Int[Tensor, "targets"]
-) -> Float[Tensor, "batch context"]:
+    logits: Float[Tensor, "batch places vocabulary"], targets: Int[Tensor, "targets"]
+) -> Float[Tensor, "batch places"]:
     return logits.float().log_softmax(-1)[..., targets.to(logits.device)].logsumexp(-1)
-
-
-def _texts(reading: Reading, tokens: Int[Tensor, "n"]) -> list[str]:
-    return [reading.tokenizer.decode([token]) for token in tokens.tolist()]

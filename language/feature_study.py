@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
 
 from rlbilinear.language.gates import find_gates
 from rlbilinear.language.interactions import (
@@ -33,12 +35,20 @@ class Features:
     """what goes into the layer"""
     input_activations: Float[Tensor, "tokens features"]
     output_activations: Float[Tensor, "tokens features"]
+    context: int
+    """tokens of a window"""
 
     def most_active(self, count: int, least: int = 30) -> list[int]:
         """Return output features in order of the tokens at which they are active, if enough."""
         tokens = (self.output_activations > 0).sum(0)
         order = tokens.argsort(descending=True).tolist()
         return [feature for feature in order if tokens[feature] >= least][:count]
+
+    def by_window(
+        self, activations: Float[Tensor, "tokens features"], feature: int
+    ) -> Float[Tensor, "windows context"]:
+        """Return a feature's activations by window; zero at the first token, which is left out."""
+        return F.pad(activations[:, feature].reshape(-1, self.context - 1), (1, 0)).cpu()
 
     def summary(self, layer: torch.nn.Module) -> dict[str, float]:
         """Return the shares of the variance that the autoencoders explain on unseen tokens."""
@@ -87,19 +97,29 @@ def learn_features(
                 f"{name}: the autoencoder is of width {given.decoder.shape[1]}, "
                 f"layer {layer} of {mlp.in_features}"
             )
-    x, unseen = (_inputs(reading, layer, windows) for windows in (train, held_out))
-    with torch.no_grad():
-        y = mlp(x)
 
     def trained(name: str, activations: Tensor) -> SparseAutoencoder:
         each = None if log is None else (lambda step, numbers: log(name, step, numbers))
         return train_sae(activations, options, log=each, progress=progress)
 
-    inputs = trained("inputs", x) if inputs is None else inputs.to(x.device)
-    outputs = trained("outputs", y) if outputs is None else outputs.to(x.device)
+    if inputs is None or outputs is None:
+        x = _inputs(reading, layer, train, progress)
+        inputs = trained("inputs", x) if inputs is None else inputs
+        if outputs is None:
+            with torch.no_grad():
+                x = mlp(x)  # the inputs are not needed any more
+            outputs = trained("outputs", x)
+    unseen = _inputs(reading, layer, held_out, progress)
+    inputs, outputs = inputs.to(unseen.device), outputs.to(unseen.device)
     with torch.no_grad():
         return Features(
-            layer, inputs, outputs, unseen, inputs.encode(unseen), outputs.encode(mlp(unseen))
+            layer,
+            inputs,
+            outputs,
+            unseen,
+            inputs.encode(unseen),
+            outputs.encode(mlp(unseen)),
+            held_out.shape[1],
         )
 
 
@@ -148,9 +168,9 @@ def gates(
 
 
 def _inputs(
-    reading: Reading, layer: int, windows: Int[Tensor, "n context"]
+    reading: Reading, layer: int, windows: Int[Tensor, "n context"], progress: bool
 ) -> Float[Tensor, "tokens width"]:
     """Return what goes into a layer, without the first token of every window."""
-    device = reading.embedding.device
-    found = reading.mlp_inputs(layer, batched(windows, 32, device))
+    batches = list(batched(windows, 32, reading.embedding.device))
+    found = reading.mlp_inputs(layer, tqdm(batches, "layer's inputs", disable=not progress))
     return torch.cat([x[:, 1:].flatten(0, 1).float() for _, x in found])

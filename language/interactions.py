@@ -6,11 +6,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlbilinear.language.sae import SparseAutoencoder
 from rlbilinear.layers import BilinearLinear
 from rlbilinear.quadratic import QuadraticForm
 from rlbilinear.sparsity import cumulative_energy
+from rlbilinear.spectrum import Spectrum
 
 
 def feature_form(layer: BilinearLinear, sae: SparseAutoencoder, feature: int) -> QuadraticForm:
@@ -44,7 +46,7 @@ def interaction_matrix(
     """
     decoder = inputs.decoder.detach().double()
     chosen = decoder if features is None else decoder[list(features)]
-    return form.pullback(chosen.T).matrix()
+    return chosen @ form.matrix() @ chosen.T
 
 
 def pair_sparsity(matrix: Float[Tensor, "n n"]) -> dict[str, float]:
@@ -68,7 +70,7 @@ def rank_correlations(
     forms: Sequence[QuadraticForm],
     x: Float[Tensor, "tokens inputs"],
     active: Float[Tensor, "tokens n"],
-    ranks: Sequence[int] = (1, 2, 4, 8, 16),
+    ranks: Sequence[int] = (0, 1, 2, 4, 8, 16),
 ) -> pd.DataFrame:
     """Correlate features' activations with their forms' approximations of low rank.
 
@@ -76,7 +78,8 @@ def rank_correlations(
         forms: of output features (`feature_form`).
         x: what goes into the layer, at many tokens.
         active: the features' true activations there; zero where a feature is not active.
-        ranks: numbers of eigenvectors; the linear and constant parts stay.
+        ranks: numbers of eigenvectors; the linear and constant parts stay, and are all that rank
+            zero keeps.
 
     Returns:
         Columns ``feature``, ``rank``, ``correlation`` (over all tokens, with the activation),
@@ -86,21 +89,22 @@ def rank_correlations(
     rows = []
     for index, form in enumerate(forms):
         spectrum = form.eigh()
-        energy = cumulative_energy(spectrum.values)
-        contributions = spectrum.contributions(x).cumsum(-1)
+        energy = [0.0, *cumulative_energy(spectrum.values).tolist()]
+        leading = Spectrum(spectrum.values[: max(ranks)], spectrum.vectors[: max(ranks)])
+        contributions = F.pad(leading.contributions(x).cumsum(-1), (1, 0))
         rest = x @ form.linear.to(x) + form.constant.to(x)
         true = active[:, index]
         on = true > 0
         for rank in ranks:
             kept = min(rank, len(spectrum.values))
-            guess = contributions[:, kept - 1] + rest
+            guess = contributions[:, kept] + rest
             rows.append(
                 {
                     "feature": index,
                     "rank": rank,
                     "correlation": _correlation(guess.relu(), true),
                     "correlation_active": _correlation(guess[on], true[on]),
-                    "energy": energy[kept - 1].item(),
+                    "energy": energy[kept],
                     "active": int(on.sum()),
                 }
             )
@@ -108,7 +112,7 @@ def rank_correlations(
 
 
 def _correlation(a: Float[Tensor, "n"], b: Float[Tensor, "n"]) -> float:
-    """Return Pearson's correlation; NaN where there is none."""
+    """Return Pearson's correlation; NaN where there is none, as of a constant."""
     if len(a) < 3:
         return float("nan")
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()

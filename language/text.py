@@ -12,10 +12,18 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rlbilinear.language.bpe import END
+from rlbilinear.language.extra import require
+
+require()
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode  # noqa: E402
 
 ENDINGS = (".txt", ".md", ".text", ".rst")
 PIECE = 1 << 16
 """Characters that are tokenised at a time."""
+
+CHARACTERS = 8
+"""Characters for each token of a window in `sample`; English text has about four."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,42 @@ def spread(windows: Int[Tensor, "n context"], count: int) -> Int[Tensor, "m cont
     if len(windows) <= count:
         return windows
     return windows[torch.linspace(0, len(windows) - 1, count).round().long()]
+
+
+def sample(
+    tokenizer: Any, documents: Sequence[str], context: int, count: int
+) -> Int[Tensor, "m context"]:
+    """Return at most so many windows, evenly from all documents; other text is not tokenised.
+
+    Where that is most of the text, they are those of `spread`. Else each is the beginning of a
+    piece of text; a piece of fewer tokens than a window gives none.
+
+    Raises:
+        ValueError: fewer tokens than one window.
+    """
+    piece = CHARACTERS * context
+    if 2 * count * piece > sum(map(len, documents)):
+        return spread(windows(tokenize(tokenizer, documents, context), context), count)
+    starts = [(text, i) for text in documents for i in range(0, len(text) - piece + 1, piece)]
+    chosen = torch.linspace(0, len(starts) - 1, count).round().long().tolist()
+    pieces = [text[i : i + piece] for text, i in map(starts.__getitem__, chosen)]
+    rows = tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    kept = [row[:context] for row in rows if len(row) >= context]
+    if not kept:
+        raise ValueError(f"text: {count} pieces of {piece} characters have no {context} tokens")
+    return torch.tensor(kept, dtype=torch.int32)
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    r"""Return a token as text; bytes that are no whole character are written ``\xe2``."""
+    text: str = tokenizer.decode([token])
+    if "\ufffd" not in text:
+        return text
+    raw: str = tokenizer.convert_ids_to_tokens(int(token))
+    values = {character: byte for byte, character in bytes_to_unicode().items()}
+    if not set(raw) <= values.keys():
+        return raw
+    return bytes(values[character] for character in raw).decode("utf-8", "backslashreplace")
 
 
 def _documents(source: str) -> list[str]:

@@ -10,8 +10,11 @@ from tqdm import tqdm
 
 from rlbilinear.hosvd import hosvd
 from rlbilinear.language.reading import Reading
-from rlbilinear.language.scoring import batched, replay, score
+from rlbilinear.language.scoring import batched, divergence, token_losses
 from rlbilinear.tensor import BilinearTensor
+
+LOGITS_AT_ONCE = 1 << 25
+"""Numbers in the logits of a batch, of which a few copies are in memory."""
 
 
 def truncation_losses(
@@ -21,7 +24,6 @@ def truncation_losses(
     *,
     components: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
     eigenvectors: Sequence[int] = (1, 2, 4, 8, 16, 32),
-    batch: int = 32,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Measure the loss when a layer keeps its largest singular components, or eigenvectors of each.
@@ -34,7 +36,6 @@ def truncation_losses(
         windows: of held-out tokens.
         components: numbers of the tensor's singular components (outputs) that are kept.
         eigenvectors: numbers of eigenvectors that are kept of every component.
-        batch: windows at a time.
         progress: show a bar.
 
     Returns:
@@ -55,17 +56,20 @@ def truncation_losses(
     for count in eigenvectors:
         kept = terms.keep(count)
         cases.append(("eigenvectors", count, kept.tensor(), (kept.error / norm).item()))
-    device = reading.embedding.device
-    own = score(reading.logits, batched(windows, batch, device))
-    rows = [{"kept": "all", "count": rank, "loss": own.loss, "kl": 0.0, "error": 0.0}]
-    with torch.no_grad():
-        original = [reading.logits(tokens) for tokens in batched(windows, batch, device)]
-    for kept_of, count, cut, error in tqdm(cases, "truncation", disable=not progress):
-        with reading.edited(layer, cut.as_layer(mlp)):
-            found = score(
-                reading.logits, batched(windows, batch, device), original=replay(original)
-            )
-        rows.append(
-            {"kept": kept_of, "count": count, "loss": found.loss, "kl": found.kl, "error": error}
-        )
-    return pd.DataFrame(rows)
+    layers = [cut.as_layer(mlp) for _, _, cut, _ in cases]
+    totals = torch.zeros(1 + len(cases), 2, dtype=torch.float64)
+    size = max(1, LOGITS_AT_ONCE // (windows.shape[1] * len(reading.embedding)))
+    batches = list(batched(windows, size, reading.embedding.device))
+    for tokens in tqdm(batches, "truncation", disable=not progress):
+        paused = reading.pause(layer, tokens)
+        original = paused.logits()
+        for number, cut in enumerate([mlp, *layers]):
+            with reading.edited(layer, cut):
+                logits = paused.logits()
+            loss = token_losses(logits, tokens).double().mean()
+            kl = divergence(original, logits)[:, :-1].double().mean()
+            totals[number] += len(tokens) * torch.stack([loss, kl]).cpu()
+    rows = [("all", rank, 0.0)] + [(kept_of, count, error) for kept_of, count, _, error in cases]
+    table = pd.DataFrame(rows, columns=["kept", "count", "error"])
+    table[["loss", "kl"]] = (totals / len(windows)).numpy()
+    return table

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from rlbilinear.language.bilinear_models import with_bilinear
+from rlbilinear.language.bpe import END
 from rlbilinear.language.circuits import (
     Circuit,
     contexts,
@@ -16,7 +17,7 @@ from rlbilinear.language.closed_form import convert
 from rlbilinear.language.pretraining import Pretraining, build, pretrain
 from rlbilinear.language.reading import open_model
 from rlbilinear.language.scoring import score
-from rlbilinear.language.text import windows
+from rlbilinear.language.text import token_text, windows
 from rlbilinear.language.transformer import TransformerConfig
 from rlbilinear.language.truncation import truncation_losses
 
@@ -55,6 +56,42 @@ def test_tokens_alone_go_through_all_earlier_layers(reading):
     stream = stream + block.attention(block.attention_norm(stream))
     torch.testing.assert_close(x[7], block.mlp_norm(stream)[0, 0])
     assert x.shape == (300, 32)
+
+
+def test_tokens_of_llamas_stand_after_the_token_that_begins_texts(llama, tokenizer):
+    reading = open_model(llama, tokenizer)
+    (first,) = tokenizer(END, add_special_tokens=False)["input_ids"]
+    assert reading.first == first
+    x = reading.token_inputs(1, torch.tensor([7, 200]))
+    kept = {}
+    handle = llama.model.layers[1].mlp.register_forward_hook(
+        lambda _, arguments, output: kept.update(x=arguments[0])
+    )
+    llama(torch.tensor([[first, 200]]))
+    handle.remove()
+    torch.testing.assert_close(x[1], kept["x"][0, 1], atol=1e-5, rtol=1e-5)
+    assert reading.token_inputs(1).shape == (300, 16)
+
+
+@pytest.mark.parametrize("kind", ["ours", "llama"])
+def test_a_paused_model_goes_on_to_the_same_logits(kind, reading, llama, tokenizer, unseen):
+    """Also with another layer in place, and at chosen places only."""
+    opened = reading if kind == "ours" else open_model(llama, tokenizer)
+    tokens = unseen[:4].long()
+    paused = opened.pause(1, tokens)
+    with torch.no_grad():
+        torch.testing.assert_close(paused.logits(), opened.logits(tokens), atol=1e-5, rtol=1e-5)
+        with opened.edited(1, torch.nn.Identity()):
+            whole, edited = opened.logits(tokens), paused.logits(torch.tensor([[3, 9]] * 4))
+    torch.testing.assert_close(edited, whole[:, [3, 9]], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(paused.logits(), opened.logits(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_bytes_that_are_no_character_are_shown_as_bytes(tokenizer):
+    (e, *rest) = tokenizer("é", add_special_tokens=False)["input_ids"]
+    assert [token_text(tokenizer, token) for token in (e, *rest)] == ["\\xc3", "\\xa9"]
+    assert token_text(tokenizer, tokenizer("t")["input_ids"][0]) == "t"
 
 
 def test_a_circuits_activity_is_its_share_of_the_output(reading, unseen):

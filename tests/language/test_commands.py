@@ -78,12 +78,28 @@ def test_finished_runs_resume_to_the_same_losses(trained, book):
 def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     out = tmp_path / "read"
     command = f"read --model {trained / 'bilinear-0'} --text {book} --out {out} --layer 1"
-    command += " --tokens e --context 16 --windows 60 --train-windows 100 --features 24"
+    design = tmp_path / "design.json"
+    design.write_text(
+        json.dumps(
+            {
+                "templates": ["the {second} {first}"],
+                "first": [["cat", "dog"], ["ball", "tree"], ["sees", "likes"], ["red", "small"]],
+                "second": ["not", "a"],
+            }
+        )
+    )
+    command += f" --tokens e e-s --eigenvectors 2 --interplay {design}"
+    command += " --context 16 --windows 60 --train-windows 100 --features 24"
     command += " --active 3 --sae-steps 30 --studied 5 --circuits 1 --places 8 --controls 5"
     main([*command.split(), *QUIET])
-    assert "logit of 'e' (layer 1): not validated" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "logit of 'e' (layer 1): not validated" in said
+    assert "'not' beside 'a', along logit of 'e' minus 's': 2 pairs" in said
     tables = {path.stem for path in out.glob("*.csv")}
-    assert tables == {"correlations", "gates", "sparsity", "truncation", "validation"}
+    assert tables == {
+        *("correlations", "gates", "sparsity", "truncation", "validation"),
+        *("interplay", "interplay_edits"),
+    }
     assert {path.stem for path in out.glob("*.png")} == {"correlations", "truncation"}
     record = json.loads((out / "language.json").read_text())
     assert record["circuits"][0].startswith("logit of 'e'")
@@ -143,6 +159,8 @@ def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, 
     assert "64 are more than 5 windows" in ends(2, capsys, *places)
     several = [*read, "--model", trained / "bilinear-0", "--tokens", "xyz"]
     assert "'xyz' is 3 tokens" in ends(2, capsys, *several)
+    design = [*read, "--model", trained / "bilinear-0", "--interplay", tmp_path / "none.json"]
+    assert "expected JSON with templates" in ends(2, capsys, *design)
     narrow = tmp_path / "narrow.safetensors"
     SparseAutoencoder(5, 8, 2).save(narrow)
     sae = [*read, "--model", trained / "bilinear-0", "--input-sae", narrow, "--places", "4"]

@@ -119,13 +119,21 @@ def test_all_eigenvectors_are_the_feature_itself(layer):
     x = torch.randn(400, 5).double()
     forms = [feature_form(layer, sae, feature) for feature in range(9)]
     active = sae.preactivations(layer(x)).relu().detach()
-    table = rank_correlations(forms, x, active, ranks=(1, 3, 5))
+    table = rank_correlations(forms, x, active, ranks=(0, 1, 3, 5))
     whole = table[table["rank"] == 5]
     assert (whole.loc[whole["active"] > 2, "correlation"] > 1 - 1e-9).all()
     assert (whole["active"] > 2).sum() >= 7
     assert (whole["energy"] > 1 - 1e-9).all()
+    linear = x @ forms[2].linear
+    wanted = torch.corrcoef(torch.stack([(linear + forms[2].constant).relu(), active[:, 2]]))[0, 1]
+    none = table[(table["rank"] == 0) & (table["feature"] == 2)]
+    assert none["correlation"].item() == pytest.approx(wanted.item())
     energy = table.pivot(index="feature", columns="rank", values="energy")
-    assert (energy[1] < energy[3]).all() and (energy[3] < energy[5] + 1e-12).all()
+    assert (
+        (energy[0] == 0).all()
+        and (energy[1] < energy[3]).all()
+        and (energy[3] < energy[5] + 1e-12).all()
+    )
 
 
 def test_sparsity_counts_pairs():

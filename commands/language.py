@@ -187,6 +187,8 @@ class ReadOptions:
     """output features whose forms are compared, the most active ones"""
     circuits: Count = 3
     """gating pairs that are shown and tested"""
+    gating_tokens: tuple[str, ...] = ()
+    """look also at pairs with a feature that belongs to these tokens, such as " not" " never" """
     places: Count = 64
     """of the text, at which a circuit's edits are measured; one of a window"""
     controls: Count = 39

@@ -26,6 +26,9 @@ from rlbilinear.language.transformer import CONFIG, load_transformer
 from rlbilinear.language.truncation import truncation_losses
 from rlbilinear.statistics import t_interval
 
+TOKEN_FEATURES = 8
+"""Input features that are taken to belong to the tokens of --gating-tokens."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -58,6 +61,7 @@ def read(options: ReadOptions) -> None:
         for name, file in (("inputs", options.input_sae), ("outputs", options.output_sae))
     }
     named = [_direction(reading, words) for words in options.tokens]
+    gating = torch.tensor([reading.token(text) for text in options.gating_tokens])
     design = None if options.interplay is None else Design.read(options.interplay)
     if design and not any(target.minus is not None for target in named):
         raise ValueError('--interplay: give --tokens with a difference, such as " good- bad"')
@@ -65,8 +69,12 @@ def read(options: ReadOptions) -> None:
         tokenize(reading.tokenizer, corpus.held_out, options.context), options.context
     )
     held_out = spread(held_out, options.windows)
-    if len(held_out) < options.places:
-        raise ValueError(f"--places: {options.places} are more than {len(held_out)} windows")
+    # Gates are found at every second window, and tested at the others.
+    looked_at, unseen = held_out[::2], held_out[1::2]
+    if len(unseen) < options.places:
+        raise ValueError(
+            f"--places: {options.places} are more than {len(unseen)}, half of the windows"
+        )
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Figure] = {}
     page: list[str] = []
@@ -87,7 +95,7 @@ def read(options: ReadOptions) -> None:
             features=options.features, k=options.active, steps=options.sae_steps, seed=options.seed
         )
         features = feature_study.learn_features(
-            reading, options.layer, chosen, held_out, how, **given, progress=options.progress
+            reading, options.layer, chosen, looked_at, how, **given, progress=options.progress
         )
         summary |= features.summary(reading.mlp(options.layer))
         tables["correlations"] = feature_study.correlations(reading, features, options.studied)
@@ -96,9 +104,16 @@ def read(options: ReadOptions) -> None:
         tables["gates"] = feature_study.gates(
             reading, features, options.studied, progress=options.progress
         )
-        found += gate_circuits(reading, features, tables["gates"], held_out, options.circuits)
+        found += gate_circuits(reading, features, tables["gates"], looked_at, options.circuits)
+        if options.gating_tokens:
+            tables["token_features"], tables["token_gates"] = token_gates(
+                reading, features, looked_at, gating, options
+            )
+            found += gate_circuits(
+                reading, features, tables["token_gates"], looked_at, options.circuits
+            )
     if found:
-        tables["validation"], texts = tested(reading, found, held_out, options)
+        tables["validation"], texts = tested(reading, found, unseen, options)
         page += texts
     if design:
         tables["interplay"], tables["interplay_edits"], lines = multiplied(
@@ -157,11 +172,26 @@ def open_reading(model: str, device: str) -> Reading:
     return open_model(found.model, found.tokenizer)
 
 
+def token_gates(
+    reading: Reading,
+    features: feature_study.Features,
+    windows: torch.Tensor,
+    tokens: torch.Tensor,
+    options: ReadOptions,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the input features that belong to some tokens, and the gates that have one of them."""
+    shares = feature_study.features_of(features, windows, tokens, TOKEN_FEATURES)
+    gates = feature_study.gates(
+        reading, features, options.studied, among=list(shares), progress=options.progress
+    )
+    return pd.DataFrame({"feature": shares.keys(), "share": shares.values()}), gates
+
+
 def gate_circuits(
     reading: Reading,
     features: feature_study.Features,
     gates: pd.DataFrame,
-    held_out: torch.Tensor,
+    windows: torch.Tensor,
     count: int,
 ) -> list[Found]:
     """Return the leading gating pairs as circuits, of different output features."""
@@ -177,7 +207,7 @@ def gate_circuits(
         circuit = circuits.pair_circuit(reading, features.layer, direction, pair, name)
         shown = {
             f"{side} {number}": circuits.marked(
-                reading.tokenizer, held_out, features.by_window(active, number), count=4
+                reading.tokenizer, windows, features.by_window(active, number), count=4
             )
             for side, number, active in (
                 ("output", gate.output, features.output_activations),

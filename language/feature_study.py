@@ -1,6 +1,6 @@
 """A layer's features: autoencoders of what goes in and comes out, and what weights say of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -153,16 +153,54 @@ def sparsity(reading: Reading, features: Features, count: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def features_of(
+    features: Features,
+    windows: Int[Tensor, "n context"],
+    tokens: Int[Tensor, "m"],
+    count: int,
+    least: int = 20,
+) -> dict[int, float]:
+    """Return the input features that belong to some tokens: active at them, or right after them.
+
+    Args:
+        features: at the windows.
+        windows: of tokens.
+        tokens: such as those of " not" and " never".
+        count: features, at most.
+        least: places at which a feature is active.
+
+    Returns:
+        By feature, the share of all its activation that is at such places; largest first.
+    """
+    here = torch.isin(windows.long(), tokens.long())
+    places = (here[:, 1:] | here[:, :-1]).flatten().to(features.input_activations.device)
+    active = features.input_activations
+    share = active[places].sum(0) / active.sum(0)
+    share[(active > 0).sum(0) < least] = 0.0
+    best = share.topk(min(count, len(share)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {feature: value for feature, value in pairs if value > 0}
+
+
 def gates(
-    reading: Reading, features: Features, count: int, *, progress: bool = True
+    reading: Reading,
+    features: Features,
+    count: int,
+    *,
+    among: Sequence[int] | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """Look for gating pairs of input features under the most active output features."""
+    """Look for gating pairs of input features under the most active output features.
+
+    With ``among``, one of these input features is in every pair.
+    """
     return find_gates(
         reading.mlp(features.layer),
         features.inputs,
         features.outputs,
         features.input_activations,
         features.most_active(count),
+        among=among,
         progress=progress,
     )
 

@@ -1,6 +1,6 @@
 """Pairs of input features that gate each other: one that switches another's effect off, or on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ def find_gates(
     *,
     each: int = 2,
     least: int = 20,
+    among: Sequence[int] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Look for gating among pairs of input features, output feature by output feature.
@@ -40,6 +41,7 @@ def find_gates(
         features: of the outputs, to look at.
         each: pairs of each kind for every output feature.
         least: tokens at which both are active.
+        among: input features one of which is in every pair; any when None.
         progress: show a bar.
 
     Returns:
@@ -52,6 +54,10 @@ def find_gates(
     product = activations.T @ activations
     enough = both >= least
     enough.fill_diagonal_(False)
+    if among is not None:
+        chosen = torch.zeros(len(enough), dtype=torch.bool, device=enough.device)
+        chosen[list(among)] = True
+        enough &= chosen[:, None] | chosen[None]
     mean = torch.where(enough, product / both.clamp_min(1), 0.0).double()
     rows: list[Mapping[str, float | int | str]] = []
     for feature in tqdm(features, "gates", disable=not progress):

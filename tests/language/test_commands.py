@@ -89,7 +89,7 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
         )
     )
     command += f" --tokens e e-s --eigenvectors 2 --interplay {design}"
-    command += " --context 16 --windows 60 --train-windows 100 --features 24"
+    command += " --gating-tokens s --context 16 --windows 60 --train-windows 100 --features 24"
     command += " --active 3 --sae-steps 30 --studied 5 --circuits 1 --places 8 --controls 5"
     main([*command.split(), *QUIET])
     said = capsys.readouterr().out
@@ -98,7 +98,7 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     tables = {path.stem for path in out.glob("*.csv")}
     assert tables == {
         *("correlations", "gates", "sparsity", "truncation", "validation"),
-        *("interplay", "interplay_edits"),
+        *("interplay", "interplay_edits", "token_features", "token_gates"),
     }
     assert {path.stem for path in out.glob("*.png")} == {"correlations", "truncation"}
     record = json.loads((out / "language.json").read_text())
@@ -107,7 +107,7 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
     again = command.replace(str(out), str(tmp_path / "again"))
     saes = f"--input-sae {out / 'inputs.safetensors'} --output-sae {out / 'outputs.safetensors'}"
     main([*again.split(), *saes.split(), *QUIET, "--sae-steps", "1", "--features", "7"])
-    for table in ("correlations", "gates", "sparsity"):
+    for table in ("correlations", "gates", "token_gates", "sparsity"):
         found = (tmp_path / "again" / f"{table}.csv").read_text()
         assert found == (out / f"{table}.csv").read_text()
     record = json.loads((tmp_path / "again" / "language.json").read_text())
@@ -156,7 +156,7 @@ def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, 
     read = ["read", "--text", book, *out, "--context", "16", *QUIET]
     assert "LlamaMLP, not bilinear" in ends(2, capsys, *read, "--model", folder)
     places = [*read, "--model", trained / "bilinear-0", "--windows", "5"]
-    assert "64 are more than 5 windows" in ends(2, capsys, *places)
+    assert "64 are more than 2, half of the windows" in ends(2, capsys, *places)
     several = [*read, "--model", trained / "bilinear-0", "--tokens", "xyz"]
     assert "'xyz' is 3 tokens" in ends(2, capsys, *several)
     design = [*read, "--model", trained / "bilinear-0", "--interplay", tmp_path / "none.json"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rlbilinear.language.feature_study import Features, features_of
 from rlbilinear.language.gates import find_gates
 from rlbilinear.language.interactions import (
     feature_form,
@@ -124,10 +125,12 @@ def test_all_eigenvectors_are_the_feature_itself(layer):
     assert (whole.loc[whole["active"] > 2, "correlation"] > 1 - 1e-9).all()
     assert (whole["active"] > 2).sum() >= 7
     assert (whole["energy"] > 1 - 1e-9).all()
-    linear = x @ forms[2].linear
-    wanted = torch.corrcoef(torch.stack([(linear + forms[2].constant).relu(), active[:, 2]]))[0, 1]
-    none = table[(table["rank"] == 0) & (table["feature"] == 2)]
-    assert none["correlation"].item() == pytest.approx(wanted.item())
+    most = int((active > 0).sum(0).argmax())
+    on = active[:, most] > 0
+    linear = x[on] @ forms[most].linear
+    wanted = torch.corrcoef(torch.stack([linear, active[on, most]]))[0, 1]
+    none = table[(table["rank"] == 0) & (table["feature"] == most)]
+    assert none["correlation_active"].item() == pytest.approx(wanted.item())
     energy = table.pivot(index="feature", columns="rank", values="energy")
     assert (
         (energy[0] == 0).all()
@@ -176,6 +179,28 @@ def test_planted_gates_are_found(sign, kind):
     assert first["together"] == pytest.approx(sign / 2)
     mean = 2 * sign / 2 * (codes[:, 0] * codes[:, 1]).mean().item()
     assert first["added"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_gates_are_looked_for_among_some_features():
+    layer, sae = planted_gate(1.0)
+    codes = torch.rand(500, 4, generator=torch.Generator().manual_seed(0)) * 2
+    assert find_gates(layer, sae, sae, codes, [0, 1], among=[2, 3], progress=False).empty
+    found = find_gates(layer, sae, sae, codes, [0, 1], among=[1, 3], progress=False)
+    assert found.equals(find_gates(layer, sae, sae, codes, [0, 1], progress=False))
+
+
+def test_features_belong_to_tokens_at_which_they_are_active_or_right_after():
+    windows = torch.tensor([[5, 1, 7, 2], [1, 3, 3, 7]])
+    codes = torch.zeros(6, 4)  # places without the first of each window: 1 7 2 | 3 3 7
+    codes[:3, 0] = torch.tensor([0.0, 2.0, 3.0])  # at the 7, and right after it
+    codes[:, 1] = 1.0  # everywhere: three of six places
+    codes[3:5, 2] = 1.0  # elsewhere
+    codes[5, 3] = 1.0  # at one place only
+    sae = SparseAutoencoder(4, 4, None)
+    features = Features(0, sae, sae, torch.zeros(6, 4), codes, codes, 4)
+    found = features_of(features, windows, torch.tensor([7]), count=3, least=2)
+    assert found == {0: 1.0, 1: 0.5}
+    assert features.by_window(codes, 0).tolist() == [[0, 0, 2, 3], [0, 0, 0, 0]]
 
 
 def test_without_pairs_the_table_is_empty():

@@ -5,7 +5,14 @@ import huggingface_hub
 import pytest
 import torch
 
-from rlbilinear.language.text import random_windows, read_corpus, spread, tokenize, windows
+from rlbilinear.language.text import (
+    random_windows,
+    read_corpus,
+    sample,
+    spread,
+    tokenize,
+    windows,
+)
 
 
 def test_the_end_of_every_document_is_held_out(tmp_path):
@@ -77,3 +84,19 @@ def test_random_windows_are_the_same_for_the_same_step():
     assert torch.equal(one, two) and not torch.equal(one, three)
     assert torch.equal(one - one[:, :1], torch.arange(5).expand(8, 5))
     assert random_windows(tokens, 100, 2, 0, seed=0).tolist() == [list(range(100))] * 2
+
+
+def test_few_windows_of_a_long_text_are_sampled_evenly(tokenizer, text):
+    """Each is the beginning of its piece of text; most of the text is not tokenised."""
+    documents = [text, text.upper()]
+    found = sample(tokenizer, documents, 8, 40)
+    assert found.shape == (40, 8)
+    parts = [tokenizer.decode(row) for row in found.tolist()]
+    places = [(text + text.upper()).find(part) for part in parts]
+    assert min(places) >= 0
+    lower = sum(part in text for part in parts)
+    assert 19 <= lower <= 21
+    every = sample(tokenizer, documents, 8, 10_000)
+    assert every.equal(windows(tokenize(tokenizer, documents, 8), 8))
+    with pytest.raises(ValueError, match="3 pieces of 16 characters have no 2 tokens"):
+        sample(lambda texts, **_: {"input_ids": [[1] for _ in texts]}, documents, 2, 3)

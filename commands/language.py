@@ -195,6 +195,8 @@ class ReadOptions:
     """random circuits beside each"""
     truncation: bool = True
     """cut the layer down, and measure the loss"""
+    truncation_windows: Count = 64
+    """at most so many windows for it"""
     seed: Seed = 0
     """of autoencoders and controls"""
     device: Device = "auto"

@@ -146,6 +146,14 @@ def test_models_write_texts(folder, tmp_path, capsys):
     assert "exists" in ends(2, capsys, *command)
 
 
+def few(tmp_path):
+    """Write a design with too few pairs."""
+    file = tmp_path / "few.json"
+    one = {"templates": ["{second} {first}"], "first": [["cat", "dog"]], "second": ["not", "a"]}
+    file.write_text(json.dumps(one))
+    return file
+
+
 def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, capsys):
     out = ["--out", tmp_path / "new"]
     convert = ["convert", "--text", book, *out]
@@ -160,6 +168,8 @@ def test_bad_input_is_refused_before_long_work(trained, folder, book, tmp_path, 
     several = [*read, "--model", trained / "bilinear-0", "--tokens", "xyz"]
     assert "'xyz' is 3 tokens" in ends(2, capsys, *several)
     design = [*read, "--model", trained / "bilinear-0", "--interplay", tmp_path / "none.json"]
+    assert "give --tokens with a difference" in ends(2, capsys, *design[:-1], few(tmp_path))
+    assert "four pairs" in ends(2, capsys, *design[:-1], few(tmp_path), "--tokens", "e-s")
     assert "expected JSON with templates" in ends(2, capsys, *design)
     narrow = tmp_path / "narrow.safetensors"
     SparseAutoencoder(5, 8, 2).save(narrow)

@@ -37,7 +37,7 @@ def describe_interplay(name: str, design: Design, table: pd.DataFrame) -> str:
     ):
         interval = t_interval(means[column].to_numpy())
         lines.append(
-            f"  {words:34s} {means[column].mean():+.4f} ({interval.low:+.4f}, {interval.high:+.4f})"
+            f"  {words:34s} {means[column].mean():+.3g} ({interval.low:+.3g}, {interval.high:+.3g})"
         )
     lines.append(f"  of the other sign with {there!r} in {flipped} of {len(means)} pairs")
     return "\n".join(lines)
@@ -79,18 +79,19 @@ def describe(
     ends = circuits.strongest_tokens(reading, circuit, among=alone)
     for value, end in zip(circuit.values.tolist(), ends, strict=True):
         lines.append(
-            f"  eigenvalue {value:+.3f}: {_quoted(end['positive'])} | {_quoted(end['negative'])}"
+            f"  eigenvalue {value:+.3g}: {_quoted(end['positive'])} | {_quoted(end['negative'])}"
         )
     for part, examples in found.parts.items():
         lines.append(f"  {part}")
-        lines += [f"    {context.activity:8.2f}  {context.text}" for context in examples]
-    lines.append("  together")
+        lines += [f"    {context.activity:9.3g}  {context.text}" for context in examples]
+    if found.parts:
+        lines.append("  the circuit of the two inputs")
     for count, sign in ((5, 1), (3, -1)):
         examples = circuits.contexts(
             reading, circuit, held_out, count=count, sign=sign, activity=activity
         )
         for context in examples:
-            lines.append(f"    {context.activity:+8.2f}  {context.text}")
+            lines.append(f"    {context.activity:+9.3g}  {context.text}")
     table = result.table
     own, others = table[table["control"] == ""], table[table["control"] != ""]
     for row in own.itertuples():

@@ -108,9 +108,14 @@ def read(options: ReadOptions) -> None:
             tables["token_features"], tables["token_gates"] = token_gates(
                 reading, features, looked_at, gating, options
             )
-            found += gate_circuits(
-                reading, features, tables["token_gates"], looked_at, options.circuits
-            )
+            known = {one.circuit.name for one in found}
+            found += [
+                one
+                for one in gate_circuits(
+                    reading, features, tables["token_gates"], looked_at, options.circuits
+                )
+                if one.circuit.name not in known
+            ]
     if found:
         tables["validation"], texts = tested(reading, found, unseen, options)
         page += texts
@@ -250,8 +255,9 @@ def multiplied(
         form = mlp.quadratic_form(target.direction)
         table = interplay.table(form, unseen)
         tables.append(table.assign(direction=target.name))
-        lines.append(describe_interplay(target.name, design, table))
+        text = describe_interplay(target.name, design, table)
         if target.token is None or target.minus is None:
+            lines.append(text)
             continue
         circuit = interplay.interplay_circuit(reading, layer, target.direction, x, target.name)
         tokens = target.token, target.minus
@@ -260,7 +266,7 @@ def multiplied(
         )
         p, verdict = interplay.verdict(changed)
         edits.append(changed.assign(verdict=verdict))
-        lines.append(describe_interplay_edits(changed, p, verdict))
+        lines.append(f"{text}\n{describe_interplay_edits(changed, p, verdict)}")
     return pd.concat(tables), pd.concat(edits), lines
 
 

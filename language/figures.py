@@ -41,12 +41,15 @@ def draw_correlations(table: pd.DataFrame) -> Figure:
     """Draw the correlation of features with their low-rank forms, against the eigenvectors kept."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    ranks = sorted(table["rank"].unique())
-    groups = [
-        table.loc[table["rank"] == rank, "correlation_active"].dropna().to_numpy() for rank in ranks
-    ]
-    axes.boxplot(groups, tick_labels=[str(rank) for rank in ranks], showfliers=False)
-    axes.set(xlabel="eigenvectors", ylabel="correlation where the feature is active")
+    by_rank = table.dropna(subset="correlation_active").groupby("rank")["correlation_active"]
+    groups = {rank: values.to_numpy() for rank, values in by_rank}
+    labels = [str(rank) if rank else "none,\nlinear part" for rank in groups]
+    axes.boxplot(list(groups.values()), tick_labels=labels, showfliers=False)
+    axes.set(
+        xlabel="eigenvectors",
+        ylabel="correlation where the feature is active",
+        title=f"{table['feature'].nunique()} output features",
+    )
     return figure
 
 
@@ -54,12 +57,18 @@ def draw_truncation(table: pd.DataFrame) -> Figure:
     """Draw the loss against the singular components, or eigenvectors of each, that are kept."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for kept in ("components", "eigenvectors"):
+    for kept, label in (
+        ("components", "singular components"),
+        ("eigenvectors", "eigenvectors of each component"),
+    ):
         rows = table[table["kept"] == kept]
-        axes.plot(rows["count"], rows["loss"], marker="o", label=kept)
-    for kept, style in (("all", ":"), ("none", "--")):
+        axes.plot(rows["count"], rows["loss"], marker="o", label=label)
+    for kept, style, label in (("all", ":", "whole layer"), ("none", "--", "no quadratic part")):
         loss = table.loc[table["kept"] == kept, "loss"].iloc[0]
-        axes.axhline(loss, color="grey", linestyle=style, label=kept)
+        axes.axhline(loss, color="grey", linestyle=style, label=label)
     axes.set(xlabel="kept", ylabel="held-out loss, nats a token", xscale="log")
+    counts = sorted(table.loc[table["kept"].isin(("components", "eigenvectors")), "count"].unique())
+    axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+    axes.set_xticks([], minor=True)
     axes.legend()
     return figure

@@ -231,6 +231,11 @@ def _language(options: Any) -> None:
 def _resume(options: Any) -> str:
     if isinstance(options, TrainOptions | ConvertOptions):
         return "the same command with --resume goes on from the last state that was written"
+    if isinstance(options, ReadOptions) and (options.out / "outputs.safetensors").is_file():
+        return (
+            f"the autoencoders are in {options.out}; give them by --input-sae and --output-sae, "
+            "and choose another folder"
+        )
     return "nothing was written"
 
 

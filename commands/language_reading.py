@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from rlbilinear.agents.folder import new_folder, write_json
 from rlbilinear.commands.language import MARKER, ReadOptions
 from rlbilinear.commands.language_pages import (
     Found,
@@ -16,7 +17,7 @@ from rlbilinear.commands.language_pages import (
     describe_interplay,
     describe_interplay_edits,
 )
-from rlbilinear.commands.outputs import check_folder, write_study
+from rlbilinear.commands.outputs import check_folder, write_study, writing
 from rlbilinear.language import circuits, feature_study, figures, interplay
 from rlbilinear.language.bpe import load_bpe
 from rlbilinear.language.devices import find_device
@@ -74,6 +75,10 @@ def read(options: ReadOptions) -> None:
         raise ValueError(
             f"--places: {options.places} are more than {len(unseen)}, half of the windows"
         )
+    names = {key: value.name for key, value in asdict(options).items() if isinstance(value, Path)}
+    record: dict[str, Any] = {
+        "options": {**asdict(options), **names, "model": Path(options.model).name}
+    }
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Figure] = {}
     page: list[str] = []
@@ -96,6 +101,7 @@ def read(options: ReadOptions) -> None:
         features = feature_study.learn_features(
             reading, options.layer, chosen, looked_at, how, **given, progress=options.progress
         )
+        write_autoencoders(features, record, options)
         summary |= features.summary(reading.mlp(options.layer))
         tables["correlations"] = feature_study.correlations(reading, features, options.studied)
         pictures["correlations"] = figures.draw_correlations(tables["correlations"])
@@ -135,14 +141,26 @@ def read(options: ReadOptions) -> None:
     print("\n\n".join(page))
     for name, value in summary.items():
         print(f"{name:30s} {value:.4f}")
-    names = {key: value.name for key, value in asdict(options).items() if isinstance(value, Path)}
-    made = {**asdict(options), **names, "model": Path(options.model).name}
-    record = {"options": made, "summary": summary, "circuits": page}
-    write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=options.overwrite)
+    record |= {"summary": summary, "circuits": page}
+    overwrite = options.overwrite or features is not None
+    write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=overwrite)
     if features:
         features.inputs.save(options.out / "inputs.safetensors")
         features.outputs.save(options.out / "outputs.safetensors")
     print(f"\nTables and figures: {options.out}")
+
+
+def write_autoencoders(
+    features: feature_study.Features, record: dict[str, Any], options: ReadOptions
+) -> None:
+    """Write what took longest to learn before the rest of the work, which may be stopped."""
+    with (
+        writing(options.out),
+        new_folder(options.out, overwrite=options.overwrite, marker=MARKER) as folder,
+    ):
+        features.inputs.save(folder / "inputs.safetensors")
+        features.outputs.save(folder / "outputs.safetensors")
+        write_json(folder / MARKER, record)
 
 
 def tested(

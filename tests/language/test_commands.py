@@ -9,9 +9,9 @@ import torch
 
 from rlbilinear.agents.folder import locked
 from rlbilinear.commands.language import main
-from rlbilinear.language import extra
+from rlbilinear.language import extra, feature_study
 from rlbilinear.language.models import load
-from rlbilinear.language.sae import SparseAutoencoder
+from rlbilinear.language.sae import SparseAutoencoder, load_sae
 
 QUIET = ["--no-progress", "--device", "cpu"]
 SIZES = ["--vocabulary", "300", "--width", "16", "--layers", "2", "--heads", "2", "--hidden", "24"]
@@ -112,6 +112,24 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
         assert found == (out / f"{table}.csv").read_text()
     record = json.loads((tmp_path / "again" / "language.json").read_text())
     assert record["options"]["input_sae"] == "inputs.safetensors"
+
+
+def test_autoencoders_outlive_a_reading_that_is_stopped(
+    trained, book, tmp_path, monkeypatch, capsys
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_study, "correlations", stop)
+    out = tmp_path / "read"
+    command = f"read --model {trained / 'bilinear-0'} --text {book} --out {out} --context 16"
+    command += " --windows 20 --train-windows 100 --features 24 --active 3 --sae-steps 2"
+    said = ends(130, capsys, *command.split(), "--places", "4", *QUIET)
+    assert f"the autoencoders are in {out}; give them by --input-sae" in said
+    assert load_sae(out / "inputs.safetensors").k == 3
+    assert {file.name for file in out.iterdir()} == {
+        *("inputs.safetensors", "outputs.safetensors", "language.json")
+    }
 
 
 def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):

@@ -201,6 +201,8 @@ class ReadOptions:
     """of autoencoders and controls"""
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N"""
+    precision: Precision = "float32"
+    """of the passes that give autoencoders their inputs; circuits are tested in float32"""
     overwrite: bool = False
     """replace the results in the folder"""
     progress: bool = True

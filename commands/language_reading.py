@@ -99,7 +99,14 @@ def read(options: ReadOptions) -> None:
             features=options.features, k=options.active, steps=options.sae_steps, seed=options.seed
         )
         features = feature_study.learn_features(
-            reading, options.layer, chosen, looked_at, how, **given, progress=options.progress
+            reading,
+            options.layer,
+            chosen,
+            looked_at,
+            how,
+            **given,
+            precision=options.precision,
+            progress=options.progress,
         )
         write_autoencoders(features, record, options)
         summary |= features.summary(reading.mlp(options.layer))

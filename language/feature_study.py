@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from rlbilinear.language.devices import Precision, autocast
 from rlbilinear.language.gates import find_gates
 from rlbilinear.language.interactions import (
     feature_form,
@@ -71,6 +72,7 @@ def learn_features(
     *,
     inputs: SparseAutoencoder | None = None,
     outputs: SparseAutoencoder | None = None,
+    precision: Precision = "float32",
     log: Log | None = None,
     progress: bool = True,
 ) -> Features:
@@ -84,6 +86,7 @@ def learn_features(
         options: of those that are trained.
         inputs: an autoencoder of what goes in; trained when None.
         outputs: of what comes out.
+        precision: of the layers before this one.
         log: is given a name, a step, and numbers.
         progress: show bars.
 
@@ -103,13 +106,13 @@ def learn_features(
         return train_sae(activations, options, log=each, progress=progress)
 
     if inputs is None or outputs is None:
-        x = _inputs(reading, layer, train, progress)
+        x = _inputs(reading, layer, train, precision, progress)
         inputs = trained("inputs", x) if inputs is None else inputs
         if outputs is None:
             with torch.no_grad():
                 x = mlp(x)  # the inputs are not needed any more
             outputs = trained("outputs", x)
-    unseen = _inputs(reading, layer, held_out, progress)
+    unseen = _inputs(reading, layer, held_out, precision, progress)
     inputs, outputs = inputs.to(unseen.device), outputs.to(unseen.device)
     with torch.no_grad():
         return Features(
@@ -206,9 +209,14 @@ def gates(
 
 
 def _inputs(
-    reading: Reading, layer: int, windows: Int[Tensor, "n context"], progress: bool
+    reading: Reading,
+    layer: int,
+    windows: Int[Tensor, "n context"],
+    precision: Precision,
+    progress: bool,
 ) -> Float[Tensor, "tokens width"]:
     """Return what goes into a layer, without the first token of every window."""
     batches = list(batched(windows, 32, reading.embedding.device))
     found = reading.mlp_inputs(layer, tqdm(batches, "layer's inputs", disable=not progress))
-    return torch.cat([x[:, 1:].flatten(0, 1).float() for _, x in found])
+    with autocast(reading.model, precision):
+        return torch.cat([x[:, 1:].flatten(0, 1).float() for _, x in found])

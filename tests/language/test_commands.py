@@ -124,6 +124,7 @@ def test_autoencoders_outlive_a_reading_that_is_stopped(
     out = tmp_path / "read"
     command = f"read --model {trained / 'bilinear-0'} --text {book} --out {out} --context 16"
     command += " --windows 20 --train-windows 100 --features 24 --active 3 --sae-steps 2"
+    command += " --precision bfloat16"
     said = ends(130, capsys, *command.split(), "--places", "4", *QUIET)
     assert f"the autoencoders are in {out}; give them by --input-sae" in said
     assert load_sae(out / "inputs.safetensors").k == 3

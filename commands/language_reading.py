@@ -110,12 +110,13 @@ def read(options: ReadOptions) -> None:
         )
         write_autoencoders(features, record, options)
         summary |= features.summary(reading.mlp(options.layer))
-        tables["correlations"] = feature_study.correlations(reading, features, options.studied)
-        pictures["correlations"] = figures.draw_correlations(tables["correlations"])
-        tables["sparsity"] = feature_study.sparsity(reading, features, options.studied)
-        tables["gates"] = feature_study.gates(
-            reading, features, options.studied, progress=options.progress
+        shown = {"progress": options.progress}
+        tables["correlations"] = feature_study.correlations(
+            reading, features, options.studied, **shown
         )
+        pictures["correlations"] = figures.draw_correlations(tables["correlations"])
+        tables["sparsity"] = feature_study.sparsity(reading, features, options.studied, **shown)
+        tables["gates"] = feature_study.gates(reading, features, options.studied, **shown)
         found += gate_circuits(reading, features, tables["gates"], looked_at, options.circuits)
         if options.gating_tokens:
             tables["token_features"], tables["token_gates"] = token_gates(

@@ -126,16 +126,21 @@ def learn_features(
         )
 
 
-def correlations(reading: Reading, features: Features, count: int) -> pd.DataFrame:
+def correlations(
+    reading: Reading, features: Features, count: int, *, progress: bool = True
+) -> pd.DataFrame:
     """Correlate the activations of the most active output features with forms of low rank."""
     mlp = reading.mlp(features.layer)
     chosen = features.most_active(count)
-    forms = [feature_form(mlp, features.outputs, feature) for feature in chosen]
+    bar = tqdm(chosen, "eigenvectors", disable=not progress)
+    forms = (feature_form(mlp, features.outputs, feature) for feature in bar)
     table = rank_correlations(forms, features.x, features.output_activations[:, chosen])
     return table.assign(feature=table["feature"].map(dict(enumerate(chosen))))
 
 
-def sparsity(reading: Reading, features: Features, count: int) -> pd.DataFrame:
+def sparsity(
+    reading: Reading, features: Features, count: int, *, progress: bool = True
+) -> pd.DataFrame:
     """Say how sparse the interactions of the most active output features are, beside rotated ones.
 
     The comparison is the same form over random directions in place of the input features.
@@ -147,7 +152,7 @@ def sparsity(reading: Reading, features: Features, count: int) -> pd.DataFrame:
     rows = torch.randn(features.inputs.decoder.shape, generator=generator)
     random.decoder.data = torch.nn.functional.normalize(rows, dim=1)
     found = []
-    for feature in features.most_active(count):
+    for feature in tqdm(features.most_active(count), "sparsity", disable=not progress):
         form = feature_form(mlp, features.outputs, feature)
         own = pair_sparsity(interaction_matrix(form, features.inputs))
         other = pair_sparsity(interaction_matrix(form, random))

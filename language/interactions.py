@@ -1,6 +1,6 @@
 """Feature-to-feature interactions of a bilinear layer, exactly from weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
@@ -67,7 +67,7 @@ def pair_sparsity(matrix: Float[Tensor, "n n"]) -> dict[str, float]:
 
 
 def rank_correlations(
-    forms: Sequence[QuadraticForm],
+    forms: Iterable[QuadraticForm],
     x: Float[Tensor, "tokens inputs"],
     active: Float[Tensor, "tokens n"],
     ranks: Sequence[int] = (0, 1, 2, 4, 8, 16),

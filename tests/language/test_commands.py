@@ -117,7 +117,7 @@ def test_circuits_are_read_and_tested(trained, book, tmp_path, capsys):
 def test_autoencoders_outlive_a_reading_that_is_stopped(
     trained, book, tmp_path, monkeypatch, capsys
 ):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(feature_study, "correlations", stop)

@@ -143,12 +143,13 @@ def regress(
         with torch.no_grad(), recording(modules) as kept, autocast(model, options.precision):
             model.model(input_ids=batch, use_cache=False)
         losses = {}
-        with autocast(model, options.precision):
-            for index, (inputs, outputs) in kept.items():
-                losses[index] = regression_loss(replacements[index](inputs), outputs)
-        torch.stack(list(losses.values())).sum().backward()
-        for layer in replacements.values():  # the layers do not know of each other
+        for index, (inputs, outputs) in kept.items():  # the layers do not know of each other
+            layer = replacements[index]
+            with autocast(model, options.precision):
+                loss = regression_loss(layer(inputs), outputs)
+            loss.backward()
             nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+            losses[index] = loss.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         last = step == options.regression_steps - 1

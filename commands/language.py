@@ -188,7 +188,8 @@ class ReadOptions:
     circuits: Count = 3
     """gating pairs that are shown and tested"""
     gating_tokens: tuple[str, ...] = ()
-    """look also at pairs with a feature that belongs to these tokens, such as " not" " never" """
+    """look also at pairs with a feature that belongs to these tokens, such as " not" " never":
+    a third of its activation is at them or right after them"""
     places: Count = 64
     """of the text, at which a circuit's edits are measured; one of a window"""
     controls: Count = 39

@@ -30,9 +30,6 @@ from rlbilinear.language.text import read_corpus, sample, spread, tokenize, wind
 from rlbilinear.language.transformer import CONFIG, load_transformer
 from rlbilinear.language.truncation import truncation_losses
 
-TOKEN_FEATURES = 8
-"""Input features that are taken to belong to the tokens of --gating-tokens."""
-
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -213,7 +210,7 @@ def token_gates(
     options: ReadOptions,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the input features that belong to some tokens, and the gates that have one of them."""
-    shares = feature_study.features_of(features, windows, tokens, TOKEN_FEATURES)
+    shares = feature_study.features_of(features, windows, tokens)
     gates = feature_study.gates(
         reading, features, options.studied, among=list(shares), progress=options.progress
     )

@@ -165,7 +165,8 @@ def features_of(
     features: Features,
     windows: Int[Tensor, "n context"],
     tokens: Int[Tensor, "m"],
-    count: int,
+    *,
+    share: float = 1 / 3,
     least: int = 20,
 ) -> dict[int, float]:
     """Return the input features that belong to some tokens: active at them, or right after them.
@@ -174,20 +175,19 @@ def features_of(
         features: at the windows.
         windows: of tokens.
         tokens: such as those of " not" and " never".
-        count: features, at most.
+        share: of a feature's activation, at least, that is at such places.
         least: places at which a feature is active.
 
     Returns:
-        By feature, the share of all its activation that is at such places; largest first.
+        By feature, this share; largest first.
     """
     here = torch.isin(windows.long(), tokens.long())
     places = (here[:, 1:] | here[:, :-1]).flatten().to(features.input_activations.device)
     active = features.input_activations
-    share = active[places].sum(0) / active.sum(0)
-    share[(active > 0).sum(0) < least] = 0.0
-    best = share.topk(min(count, len(share)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return {feature: value for feature, value in pairs if value > 0}
+    found = active[places].sum(0) / active.sum(0)
+    found[(active > 0).sum(0) < least] = 0.0
+    order = found.argsort(descending=True).tolist()
+    return {feature: found[feature].item() for feature in order if found[feature] >= share}
 
 
 def gates(

@@ -67,7 +67,7 @@ def find_gates(
         largest = torch.maximum(alone.abs()[:, None], alone.abs()[None])
         for kind, score in (
             ("inhibits", torch.where(alone[:, None] > 0, -added, 0.0)),
-            ("and", torch.where(matrix > largest, added, 0.0)),
+            ("and", torch.where(matrix > largest, added, 0.0).triu(1)),
         ):
             values, places = score.flatten().topk(each)
             for value, place in zip(values.tolist(), places.tolist(), strict=True):

@@ -177,6 +177,7 @@ def test_planted_gates_are_found(sign, kind):
     assert first["kind"] == kind and first["output"] == 0
     assert {first["first"], first["second"]} == {0, 1}
     assert first["together"] == pytest.approx(sign / 2)
+    assert len(table) == 1  # a pair is not listed in both orders
     mean = 2 * sign / 2 * (codes[:, 0] * codes[:, 1]).mean().item()
     assert first["added"] == pytest.approx(mean, rel=1e-4)
 
@@ -198,8 +199,9 @@ def test_features_belong_to_tokens_at_which_they_are_active_or_right_after():
     codes[5, 3] = 1.0  # at one place only
     sae = SparseAutoencoder(4, 4, None)
     features = Features(0, sae, sae, torch.zeros(6, 4), codes, codes, 4)
-    found = features_of(features, windows, torch.tensor([7]), count=3, least=2)
+    found = features_of(features, windows, torch.tensor([7]), least=2)
     assert found == {0: 1.0, 1: 0.5}
+    assert features_of(features, windows, torch.tensor([7]), share=0.6, least=2) == {0: 1.0}
     assert features.by_window(codes, 0).tolist() == [[0, 0, 2, 3], [0, 0, 0, 0]]
 
 

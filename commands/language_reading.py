@@ -107,7 +107,7 @@ def read(options: ReadOptions) -> None:
         )
         write_autoencoders(features, record, options)
         summary |= features.summary(reading.mlp(options.layer))
-        shown = {"progress": options.progress}
+        shown: Any = {"progress": options.progress}
         tables["correlations"] = feature_study.correlations(
             reading, features, options.studied, **shown
         )

@@ -101,7 +101,7 @@ def all_imports(folder):
 
 
 def test_no_package_is_forgotten():
-    """What is installed is every folder with Python files in it, and the zoo's data."""
+    """What is installed is every folder with Python files in it, stubs, pages and the zoo."""
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert setup["package-dir"] == {name: folder for folder, name in FOLDERS.items()}
     there = set()
@@ -110,10 +110,16 @@ def test_no_package_is_forgotten():
             inner = file.parent.relative_to(ROOT / folder).parts
             there.add(".".join([name, *inner]))
     assert set(setup["packages"]) == there
-    patterns = setup["package-data"]["rlbilinear.agents"]
-    data = {file for pattern in patterns for file in (ROOT / "agents").glob(pattern)}
+    data = {
+        file
+        for package, patterns in setup["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / setup["package-dir"][package]).glob(pattern)
+    }
     zoo = {file for file in (ROOT / "agents" / "zoo").rglob("*") if file.is_file()}
-    assert data == {*zoo, *(ROOT / "agents").glob("*.pyi")}
+    stubs = {file for folder in FOLDERS for file in (ROOT / folder).rglob("*.pyi")}
+    pages = set((ROOT / "probes").rglob("*.html"))
+    assert data == {*zoo, *stubs, *pages, ROOT / MATHS / "py.typed"}
 
 
 @pytest.mark.parametrize("folder", list(FOLDERS)[1:])
@@ -126,10 +132,11 @@ def test_folders_are_no_second_packages(folder):
     assert f"import this package as `{FOLDERS[folder]}`, not as `{folder}`" in done.stderr
 
 
-@pytest.mark.parametrize("package", list(FOLDERS.values())[:4])
+@pytest.mark.parametrize("package", list(FOLDERS.values())[:5])
 def test_import_is_silent_and_writes_nothing(package, tmp_path):
+    """The package and all its names, some of which are loaded when they are first asked for."""
     done = subprocess.run(
-        [sys.executable, "-B", "-c", f"import {package}"],
+        [sys.executable, "-B", "-c", f"from {package} import *"],
         cwd=tmp_path,
         env={
             "PATH": "",

@@ -1,6 +1,7 @@
 """The packages: what is installed, in which direction they import, and that importing is silent."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_folders_are_no_second_packages(folder):
     )
     assert done.returncode == 1
     assert f"import this package as `{FOLDERS[folder]}`, not as `{folder}`" in done.stderr
+
+
+@pytest.mark.parametrize("folder", [MATHS, ENVS, AGENTS, PROBES])
+def test_no_name_of_a_package_is_shadowed_by_a_module(folder):
+    """Importing a module makes it an attribute of its package, instead of the name."""
+    names = importlib.import_module(FOLDERS[folder]).__all__
+    assert not {*names} & {file.stem for file in (ROOT / folder).glob("*.py")}
 
 
 @pytest.mark.parametrize("package", list(FOLDERS.values())[:5])

@@ -47,20 +47,14 @@ def test_no_subcommand_loads_neither_torch_nor_the_simulator(words):
 
 
 @pytest.mark.parametrize("words", [*([name] for name in SUBCOMMANDS), *INNER], ids=" ".join)
-def test_no_help_shows_an_empty_default(ends, words):
+def test_every_subcommand_has_help(ends, words):
     said = ends(0, main, [*words, "--help"])
     assert f"usage: rlbilinear {' '.join(words)} " in said and "(default: )" not in said
-
-
-@pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_every_subcommand_has_help(name, capsys):
-    module = importlib.import_module(f"rlbilinear.commands.{SUBCOMMANDS[name].module}")
+    if words in INNER:
+        return
+    module = importlib.import_module(f"rlbilinear.commands.{SUBCOMMANDS[words[0]].module}")
     assert isinstance(module.main, Command)
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert inspect.getdoc(module).splitlines()[0] in said
+    assert " ".join(inspect.getdoc(module).splitlines()[0].split()) in said
 
 
 @pytest.mark.parametrize(

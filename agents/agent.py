@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from rlbilinear.agents.network import (
     settle,
 )
 from rlbilinear.agents.policy import AgentPolicy
+from rlbilinear.agents.recording import recorded_outputs
 from rlbilinear.agents.saving import save_policy
 from rlbilinear.checks import as_numbers, check_whole
 from rlbilinear.envs.games import LARGEST_SEED
@@ -229,28 +229,14 @@ class Agent:
             raise ValueError(f"expected the names of layers, got {layers!r}")
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         modules = {name: self.layer(name) for name in names}
-        kept: dict[str, Tensor] = {}
-        outputs: dict[str, Tensor] = {}
-        doubtful: set[str] = set()
-        start = 0
-        with torch.no_grad(), _recording(modules, kept):
-            for part in self._batches(observations, batch):
-                self._forward(part)
-                for name in names:
-                    if name not in kept:
-                        raise ValueError(f"layer {name} has weights but no output of its own")
-                    own = kept.pop(name)
-                    if name not in outputs:
-                        outputs[name] = _room_for(len(observations), own)
-                    outputs[name][start : start + len(own)] = own
-                    # A sum is not finite where an entry is not, and much faster to look at.
-                    if check_finite and not own.sum().isfinite():
-                        doubtful.add(name)
-                start += len(part)
-        for name in names:
-            if name in doubtful:
+        with torch.no_grad():
+            outputs, doubtful = recorded_outputs(
+                modules, self._forward, self._batches(observations, batch), len(observations)
+            )
+        if check_finite:
+            for name in doubtful:
                 self._check_finite(f"outputs of {name}", outputs[name], observations, batch)
-        return {name: outputs[name] for name in names}
+        return outputs
 
     def predict(
         self,
@@ -455,25 +441,3 @@ class Agent:
     def __repr__(self) -> str:
         edits = "".join(f"\n  {edit}" for edit in self.config.edits)
         return f"Agent({self.config.architecture}, {self.config.game}, {self.device}){edits}"
-
-
-@contextmanager
-def _recording(modules: dict[str, nn.Module], kept: dict[str, Tensor]) -> Iterator[None]:
-    def hook(name: str) -> Any:
-        return lambda module, inputs, output: kept.update({name: output})
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _room_for(count: int, part: Tensor) -> Tensor:
-    """Return an empty tensor for so many outputs, laid out in memory as these are."""
-    last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(
-        (count, *part.shape[1:]), dtype=part.dtype, device=part.device, memory_format=layout
-    )

@@ -119,7 +119,7 @@ class ConvertOptions:
     overwrite: bool = False
     """replace the run in the folder"""
     resume: bool = False
-    """resume the distillation in the folder"""
+    """go on with the run in the folder"""
     progress: bool = True
     """show progress bars"""
 

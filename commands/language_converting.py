@@ -1,13 +1,13 @@
 """What ``rlbilinear language convert`` does."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,7 +20,7 @@ from rlbilinear.language.devices import find_device
 from rlbilinear.language.distillation import Distillation
 from rlbilinear.language.figures import draw_replaced
 from rlbilinear.language.models import LanguageModel, load
-from rlbilinear.language.scoring import Score, batched, logits_of, replay, score
+from rlbilinear.language.scoring import Score, batched, logits_of, score
 from rlbilinear.language.text import read_corpus, spread, tokenize, windows
 from rlbilinear.language.training_files import has_state
 
@@ -29,12 +29,11 @@ Methods = Mapping[str, replacing.Replacements]
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """A model to convert, the text it is fitted on, and what it predicts on held-out text."""
+    """A model to convert, the text it is fitted and scored on, and how."""
 
     language_model: LanguageModel
     tokens: Int[Tensor, "tokens"]
     held_out: Int[Tensor, "n context"]
-    original: Sequence[Float[Tensor, "batch context vocabulary"]]
     how: Distillation
     writer: SummaryWriter
     options: ConvertOptions
@@ -71,17 +70,15 @@ def _convert(
     held_out: Int[Tensor, "n context"],
     options: ConvertOptions,
 ) -> None:
-    original = replacing.original_logits(
-        language_model.model, held_out, options.batch, options.precision
-    )
     with SummaryWriter(str(options.out / "tensorboard")) as writer:
-        conversion = Conversion(
-            language_model, tokens, held_out, original, _distillation(options), writer, options
-        )
+        how = _distillation(options)
+        conversion = Conversion(language_model, tokens, held_out, how, writer, options)
         methods = fit(conversion)
         order, rows = compare(conversion, methods)
+        layers = methods[conversion.best]
+        del methods  # most of what is in memory, and fine-tuning needs much
         for n in options.counts:
-            chosen = {index: methods[conversion.best][index] for index in order[:n]}
+            chosen = {index: layers[index] for index in order[:n]}
             rows.append(fine_tune(conversion, n, chosen))
             pd.DataFrame(rows).to_csv(options.out / "together.csv", index=False)
     draw_replaced(pd.DataFrame(rows)).savefig(options.out / "together.png", dpi=130)
@@ -99,12 +96,15 @@ def fit(conversion: Conversion) -> Methods:
     )
     if options.regression_steps:
         methods["regressed"] = copy.deepcopy(methods["least squares"])
+        run = options.out / "regression"
         rows = distillation.regress(
             model,
             methods["regressed"],
             conversion.tokens,
             conversion.how,
+            run=run,
             writer=conversion.writer,
+            resume=options.resume and has_state(run),
             progress=options.progress,
         )
         pd.DataFrame(rows).to_csv(options.out / "regression.csv", index=False)
@@ -118,7 +118,9 @@ def compare(conversion: Conversion, methods: Methods) -> tuple[list[int], list[d
         The order in which layers are replaced, and the rows of ``together.csv``.
     """
     options, model = conversion.options, conversion.language_model.model
-    scored = conversion.held_out, conversion.original
+    held_out = conversion.held_out
+    original = replacing.original_logits(model, held_out, options.batch, options.precision)
+    scored = held_out, original
     how: Any = {"precision": options.precision, "progress": options.progress}
     plain = replacing.score_replaced(model, {}, *scored, options.precision)
     print(f"the original: perplexity {plain.perplexity:.3f}")
@@ -126,15 +128,15 @@ def compare(conversion: Conversion, methods: Methods) -> tuple[list[int], list[d
     count = model.config.num_hidden_layers
     if not options.tables:
         return list(reversed(range(count))), rows
-    batches = list(batched(conversion.held_out, options.batch, model.device))
+    batches = list(batched(held_out, options.batch, model.device))
     replacing.explained(model, methods, batches).to_csv(options.out / "explained.csv", index=False)
-    alone = replacing.each_alone(model, methods, *scored, **how)
-    alone.to_csv(options.out / "alone.csv", index=False)
+    alone = replacing.each_alone(model, methods, *scored, file=options.out / "alone.csv", **how)
     order = replacing.cheapest_first(alone, conversion.best)
     counts = [n for n in options.curve if n <= count]
-    together = replacing.cumulative(model, methods, order, counts, *scored, **how)
+    file = options.out / "together.csv"
+    together = replacing.cumulative(model, methods, order, counts, *scored, file=file, **how)
     rows += together.to_dict("records")
-    pd.DataFrame(rows).to_csv(options.out / "together.csv", index=False)
+    pd.DataFrame(rows).to_csv(file, index=False)
     table = together.pivot(index="layers", columns="method", values="perplexity")
     print(table.round(2).to_string())
     return order, rows
@@ -164,7 +166,7 @@ def fine_tune(
         final = score(
             logits_of(converted),
             batched(conversion.held_out, options.batch, model.device),
-            original=replay(conversion.original),
+            original=logits_of(model),
         )
     print(f"{n} layers bilinear: perplexity {final.perplexity:.3f}, KL {final.kl:.4f}")
     result = LanguageModel(options.model, converted, conversion.language_model.tokenizer)

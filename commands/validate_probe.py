@@ -1,6 +1,6 @@
 """Ask whether a maze agent uses what a probe reads, and write a report.
 
-    rlbilinear validate --agent maze-bimpala-compact --layer block2 --out runs/demo
+    rlbilinear validate --agent maze-bimpala-compact --out runs/demo
     rlbilinear validate --agent maze-impala-compact --surrogate beside --out runs/relu
     rlbilinear validate --agent maze-impala-compact --surrogate instead --out runs/surrogate
 
@@ -42,7 +42,7 @@ class ValidateOptions:
     """a zoo agent, or a folder"""
     surrogate: Literal["no", "beside", "instead"] = "no"
     """use a quadratic surrogate beside a ReLU agent, or instead of it"""
-    layer: str = "block2"
+    layer: str = "auto"
     """layer whose output is probed and edited; auto chooses it on the fitting levels"""
     concept: str = "cheese_presence"
     """concept that the probe reads"""

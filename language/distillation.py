@@ -35,6 +35,10 @@ WARM_UP = 0.05
 """Share of the training over which the learning rate rises."""
 
 
+LOGITS_AT_ONCE = 2**26
+"""Logits that the distillation has in memory at a time: 256 MiB of the original's, in float32."""
+
+
 @dataclass(frozen=True)
 class Distillation:
     """How a model is fine-tuned into bilinear."""
@@ -103,7 +107,9 @@ def regress(
     tokens: Int[Tensor, "tokens"],
     options: Distillation,
     *,
+    run: Path | None = None,
     writer: SummaryWriter | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train bilinear layers, each on what goes into the original MLP and what comes out of it.
@@ -113,39 +119,51 @@ def regress(
         replacements: by the layer's index; trained in place, in float32 or wider.
         tokens: of the training text.
         options: steps, batch, rate.
+        run: folder in which the state is written now and then; nothing is written when None.
         writer: for TensorBoard.
+        resume: go on from the state in ``run``.
         progress: show a bar.
 
     Returns:
         The loss of every layer at every twentieth of the way: ``step``, ``layer``, ``loss``.
+
+    Raises:
+        ValueError: nothing to resume from, or the state of other layers.
     """
     trained = nn.ModuleDict({str(i): layer.train() for i, layer in replacements.items()})
     optimizer = adamw(trained, options.regression_rate)
     modules = {index: layers(model)[index].mlp for index in replacements}
-    rows: list[dict[str, float]] = []
+    first, _, rows = _resumed(run, trained, optimizer) if resume else (0, 0.0, [])
     every = max(1, options.regression_steps // 20)
-    steps = tqdm(range(options.regression_steps), "regression", disable=not progress)
+    saved = time.monotonic()
+    steps = _bar("regression", first, options.regression_steps, progress)
     for step in steps:
         set_rate(optimizer, options.regression_rate, step / options.regression_steps)
         batch = _batch(tokens, options, step, model)
         with torch.no_grad(), recording(modules) as kept, autocast(model, options.precision):
             model.model(input_ids=batch, use_cache=False)
         losses = {}
-        with autocast(model, options.precision):
-            for index, (inputs, outputs) in kept.items():
-                losses[index] = regression_loss(replacements[index](inputs), outputs)
-        torch.stack(list(losses.values())).sum().backward()
-        for layer in replacements.values():  # the layers do not know of each other
+        for index, (inputs, outputs) in kept.items():  # the layers do not know of each other
+            layer = replacements[index]
+            with autocast(model, options.precision):
+                loss = regression_loss(layer(inputs), outputs)
+            loss.backward()
             nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+            losses[index] = loss.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % every == 0 or step == options.regression_steps - 1:
+        last = step == options.regression_steps - 1
+        if step % every == 0 or last:
             mean = torch.stack(list(losses.values())).mean().item()
             steps.set_postfix(loss=f"{mean:.4f}")
             for index, loss in losses.items():
                 rows.append({"step": step, "layer": index, "loss": loss.item()})
                 if writer:
                     writer.add_scalar(f"regression/layer{index}", loss.item(), step)
+        now = time.monotonic()
+        if run is not None and (last or now - saved > options.save_every):
+            save_state(run, trained, optimizer, {"step": step + 1, "seconds": 0.0, "rows": rows})
+            saved = now
     return rows
 
 
@@ -207,22 +225,10 @@ def distil(
             ".original." not in name and (options.train_all or ".bilinear." in name)
         )
     optimizer = adamw(student, options.learning_rate)
-    rows: list[dict[str, float]] = []
-    first, before = 0, 0.0
-    if resume:
-        if run is None:
-            raise ValueError("resume: give the folder of the run")
-        numbers = load_state(run, student, optimizer)
-        first, before, rows = numbers["step"], numbers["seconds"], numbers["rows"]
+    first, before, rows = _resumed(run, student, optimizer) if resume else (0, 0.0, [])
     student.train()
     started = saved = time.monotonic()
-    steps = tqdm(
-        range(first, options.steps),
-        "distillation",
-        initial=first,
-        total=options.steps,
-        disable=not progress,
-    )
+    steps = _bar("distillation", first, options.steps, progress)
     for step in steps:
         seconds = before + time.monotonic() - started
         done = step / options.steps
@@ -231,12 +237,7 @@ def distil(
         share = set_share(student, done, options.fade)
         set_rate(optimizer, options.learning_rate, done)
         batch = _batch(tokens, options, step + FIRST_BATCH, model)
-        with torch.no_grad(), autocast(model, options.precision):
-            wanted = model(input_ids=batch, use_cache=False).logits
-        with autocast(model, options.precision):
-            given = student(input_ids=batch, use_cache=False).logits
-        loss = divergence(wanted, given).mean()
-        loss.backward()
+        loss = _backward(model, student, batch, options.precision)
         nn.utils.clip_grad_norm_([p for p in student.parameters() if p.requires_grad], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -306,11 +307,49 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, done: float) -> None
         group["lr"] = rate * factor
 
 
+def _resumed(
+    run: Path | None, modules: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, list[dict[str, float]]]:
+    """Read a run's state; return the steps done, the seconds they took, and what was measured."""
+    if run is None:
+        raise ValueError("resume: give the folder of the run")
+    numbers = load_state(run, modules, optimizer)
+    return numbers["step"], numbers["seconds"], numbers["rows"]
+
+
+def _bar(name: str, first: int, steps: int, progress: bool) -> "tqdm[int]":
+    return tqdm(range(first, steps), name, initial=first, total=steps, disable=not progress)
+
+
 def _batch(
     tokens: Int[Tensor, "tokens"], options: Distillation, step: int, model: PreTrainedModel
 ) -> Int[Tensor, "batch context"]:
     batch = random_windows(tokens, options.context, options.batch, step, options.seed)
     return batch.to(model.device).long()
+
+
+def _backward(
+    model: PreTrainedModel,
+    student: PreTrainedModel,
+    batch: Int[Tensor, "batch context"],
+    precision: Precision,
+) -> Float[Tensor, ""]:
+    """Add the gradients of a batch's mean divergence, and return it.
+
+    Few windows go through at a time: at a vocabulary of 49,152 their logits are the largest tensors
+    of the training.
+    """
+    size = max(1, LOGITS_AT_ONCE // (batch.shape[1] * model.config.vocab_size))
+    total = torch.zeros((), device=batch.device)
+    for part in batch.split(size):
+        with torch.no_grad(), autocast(model, precision):
+            wanted = model(input_ids=part, use_cache=False).logits
+        with autocast(model, precision):
+            given = student(input_ids=part, use_cache=False).logits
+        loss = divergence(wanted, given).mean() * (len(part) / len(batch))
+        loss.backward()
+        total += loss.detach()
+    return total
 
 
 def _held_out(

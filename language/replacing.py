@@ -1,7 +1,8 @@
 """What replacing MLPs costs: each alone, and more and more of them together, in several ways."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from rlbilinear.agents.folder import new_file
 from rlbilinear.approximation import refit
 from rlbilinear.convert import to_module
 from rlbilinear.gaussian import Gaussian
@@ -177,19 +179,30 @@ def each_alone(
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
     precision: Precision = "auto",
+    file: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of each MLP alone.
 
+    Args:
+        model: the original.
+        methods: the replacements of every method.
+        windows: held-out tokens.
+        original: the original's logits on them.
+        precision: in which the model computes.
+        file: a table in which every score is kept; scores that are in it are not made again.
+        progress: show a bar.
+
     Returns:
         Columns ``layer``, ``method``, ``loss``, ``perplexity``, ``kl``.
     """
-    pairs = [(index, name) for name, of in methods.items() for index in of]
-    rows = []
-    for index, name in tqdm(pairs, "each alone", disable=not progress):
-        found = score_replaced(model, {index: methods[name][index]}, windows, original, precision)
-        rows.append({"layer": index, "method": name, **_columns(found)})
-    return pd.DataFrame(rows)
+
+    def scored(index: int, name: str) -> Score:
+        chosen = {index: methods[name][index]}
+        return score_replaced(model, chosen, windows, original, precision)
+
+    keys = [(index, name) for name, of in methods.items() for index in of]
+    return _scores("layer", keys, scored, file, "each alone", progress)
 
 
 def cumulative(
@@ -201,27 +214,52 @@ def cumulative(
     original: Sequence[Float[Tensor, "batch context vocabulary"]],
     *,
     precision: Precision = "auto",
+    file: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score the replacement of the first so many MLPs of an order, together.
 
+    Args: as `each_alone`'s, and
+
+        order: the layers, the first to be replaced first.
+        counts: how many are replaced together.
+
     Returns:
         Columns ``layers``, ``method``, ``loss``, ``perplexity``, ``kl``.
     """
-    pairs = [(count, name) for name in methods for count in counts]
-    rows = []
-    for count, name in tqdm(pairs, "together", disable=not progress):
+
+    def scored(count: int, name: str) -> Score:
         chosen = {index: methods[name][index] for index in order[:count]}
-        found = score_replaced(model, chosen, windows, original, precision)
-        rows.append({"layers": count, "method": name, **_columns(found)})
-    return pd.DataFrame(rows)
+        return score_replaced(model, chosen, windows, original, precision)
+
+    keys = [(count, name) for name in methods for count in counts]
+    return _scores("layers", keys, scored, file, "together", progress)
+
+
+def _scores(
+    of: str,
+    keys: Sequence[tuple[int, str]],
+    scored: Callable[[int, str], Score],
+    file: Path | None,
+    title: str,
+    progress: bool,
+) -> pd.DataFrame:
+    """Return a row for each number and method, and keep each in a file as soon as it is made."""
+    known = file is not None and file.is_file()
+    table = pd.read_csv(file, float_precision="round_trip") if known else pd.DataFrame()
+    rows = {(row[of], row["method"]): row for row in table.to_dict("records")}
+    for number, method in tqdm(keys, title, disable=not progress):
+        if (number, method) not in rows:
+            found = scored(number, method)
+            columns = {"loss": found.loss, "perplexity": found.perplexity, "kl": found.kl}
+            rows[number, method] = {of: number, "method": method, **columns}
+            if file is not None:
+                with new_file(file) as partial:
+                    pd.DataFrame(rows.values()).to_csv(partial, index=False)
+    return pd.DataFrame([rows[key] for key in keys])
 
 
 def cheapest_first(alone: pd.DataFrame, method: str) -> list[int]:
     """Return the layers in order of what replacing each alone costs, by its divergence."""
     of = alone[alone["method"] == method].sort_values("kl")
     return [int(index) for index in of["layer"]]
-
-
-def _columns(found: Score) -> dict[str, float | None]:
-    return {"loss": found.loss, "perplexity": found.perplexity, "kl": found.kl}

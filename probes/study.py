@@ -21,7 +21,7 @@ from rlbilinear.probes.concepts import (
 )
 from rlbilinear.probes.dataset import ActivationDataset, Pairs, collect, counterfactual_pairs
 from rlbilinear.probes.interchange import activation_differences
-from rlbilinear.probes.layer_choice import AUTO, follow_by_layer
+from rlbilinear.probes.layer_choice import AUTO, choose_layer
 from rlbilinear.probes.named import AgentLike, LayerLike, as_agent, as_layer
 from rlbilinear.probes.probe import LinearProbe
 from rlbilinear.probes.reading import fit_probe, permute_by_level, untrained
@@ -223,7 +223,8 @@ def prepare(
 
     Args:
         agent: a maze agent, or its name in the zoo, or its folder.
-        layer: a layer whose outputs are maps, or its name; ``auto`` chooses it on fitting pairs.
+        layer: a layer whose outputs are maps, or its name; ``auto`` chooses it on fitting pairs,
+            and is the probe's own when one is given.
         concept: one of `CAUSAL_CONCEPTS`, or its name.
         probe: fitted at the layer already, to other levels than `envs.EVALUATION`; the usual one is
             fitted when None.
@@ -251,7 +252,9 @@ def prepare(
     if layer not in (AUTO, *layers):
         raise ValueError(f"unknown layer {layer!r}; choose from {AUTO}, {', '.join(layers)}")
     if probe is not None and layer == AUTO:
-        raise ValueError("a probe was fitted at one layer: name it instead of auto")
+        if not (fitted_at := getattr(probe, "layer_", None)):
+            raise ValueError("probe: name the layer that it was fitted at, instead of auto")
+        layer = fitted_at
     if probe is not None:
         _check_probe(probe, agent, layer)
     if surrogate is not None and not {*feeds(surrogate)} <= {*agent.layer_names}:
@@ -262,7 +265,7 @@ def prepare(
     each = sizes.pairs_per_level
     fit_pairs = counterfactual_pairs(fitting, pairs_per_level=each, seed=seed + 2)
     if layer == AUTO:
-        layer = str(follow_by_layer(agent, fit_pairs, layers, seed=seed).idxmax())
+        layer = choose_layer(agent, fit_pairs, layers, seed=seed)
     labelled = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(

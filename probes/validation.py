@@ -48,7 +48,7 @@ def validate(
     agent: AgentLike,
     probe: LinearProbe | None = None,
     *,
-    layer: LayerLike = "block2",
+    layer: LayerLike = AUTO,
     concept: ConceptLike = cheese_presence,
     sizes: Sizes | None = None,
     seed: int = 0,
@@ -65,7 +65,7 @@ def validate(
         agent: a maze agent, or its name in the zoo, or its folder.
         probe: fitted at the layer; the usual one is fitted when None.
         layer: a layer whose outputs are maps, or its name; ``auto`` chooses it on the fitting
-            pairs (`probes.layer_choice`).
+            pairs (`probes.layer_choice`), and is the probe's own when one is given.
         concept: what the probe reads, or its name.
         sizes: how many levels and states.
         seed: seed of everything random.
@@ -105,7 +105,7 @@ def validate(
         **provenance(),
         "agent": name,
         "layer": study.layer,
-        "layer_rule": RULE if layer == AUTO else "given",
+        "layer_rule": RULE if layer == AUTO and probe is None else "given",
         "concept": study.concept.name,
         "seed": seed,
         "sizes": asdict(sizes),

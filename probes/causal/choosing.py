@@ -16,12 +16,12 @@ from jaxtyping import Int
 
 from rlbilinear.probes.causal.data import LEAST_GROUPS, ConceptData, Counterfactuals
 from rlbilinear.probes.causal.interventions import Layer, follows, log_behaviour
-from rlbilinear.probes.causal.subspaces import difference_subspace
+from rlbilinear.probes.causal.subspaces import difference_subspace, rows_of
 from rlbilinear.probes.subject import Subject
 
 RANKS = (1, 2, 4, 8)
 NEAR = 0.02
-"""Of layers and ranks that follow within this share of the best, the smallest rank is chosen."""
+"""Of layers and ranks within this share of pairs of the best, the smallest rank is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +113,15 @@ def choose(
 ) -> tuple[pd.DataFrame, str, int]:
     """Choose layer and rank on the fitting pairs, cross-fitted in two halves of the groups.
 
-    Of all that follow within `NEAR` of the best, the smallest rank is taken, and of that rank the
-    layer that follows best.
+    What counts is how often exchanging the leading difference directions makes the policy do what
+    is right in the source, beyond how often those of the same network before training do: near
+    the pixels almost any direction may. Of all within `NEAR` of the best, the smallest rank is
+    taken, and of that rank the best layer.
 
     Returns:
-        A row for each layer and rank: ``layer``, ``rank``, ``follow``, how often exchanging the
-        leading difference directions makes the policy do what is right in the source; the layer;
-        the rank.
+        A row for each layer and rank: ``layer``, ``rank``, ``follow``, ``control``, shares of the
+        fitting pairs along its own directions and along those before training; the layer; the
+        rank.
 
     Raises:
         ValueError: all ranks are larger than the layers and pairs allow.
@@ -128,30 +130,38 @@ def choose(
     what = asked(subject, data, data.fit_pairs)
     groups = np.random.default_rng(seed).permutation(np.unique(what.pairs.groups))
     first = np.isin(what.pairs.groups, groups[: len(groups) // 2])
+    blank = subject.untrained(seed + 1)
     rows = []
     for name in layers:
         layer = Layer.of(
             subject, name, data.kind, data.behaviours, what.pairs, torch.zeros(1, 1).double()
         )
+        base, source = (
+            rows_of(blank.activations(side, [name])[name], data.kind)
+            for side in (what.pairs.base, what.pairs.source)
+        )
+        changes = {"follow": layer.change, "control": source - base}
         most = min(layer.base.shape[2], int(min(first.sum(), (~first).sum())))
         for rank in sorted({*ranks}):
             if rank > most:
                 continue
-            follow = np.empty(len(first))
-            for half in (first, ~first):
-                here = torch.from_numpy(half)
-                basis = difference_subspace(
-                    layer.change[~here], what.pairs.select(~half), data.kind, rank
-                )
-                follow[half] = follows(layer.exchange(basis), what.source)[half]
-            rows.append({"layer": name, "rank": rank, "follow": follow.mean()})
+            row = {"layer": name, "rank": rank}
+            for column, change in changes.items():
+                followed = np.empty(len(first))
+                for half in (first, ~first):
+                    basis = difference_subspace(
+                        change[torch.from_numpy(~half)], what.pairs.select(~half), data.kind, rank
+                    )
+                    followed[half] = follows(layer.exchange(basis), what.source)[half]
+                row[column] = followed.mean()
+            rows.append(row)
     if not rows:
         raise ValueError(
             f"rank: {min(ranks)} is more than {', '.join(layers)} and so many pairs allow: at most "
             f"{most}"
         )
     table = pd.DataFrame(rows)
-    near = table[table["follow"] >= table["follow"].max() - NEAR]
-    smallest = near[near["rank"] == near["rank"].min()]
-    best = smallest.loc[smallest["follow"].idxmax()]
+    beyond = table["follow"] - table["control"]
+    near = table[beyond >= beyond.max() - NEAR]
+    best = table.loc[beyond[near.index[near["rank"] == near["rank"].min()]].idxmax()]
     return table, str(best["layer"]), int(best["rank"])

@@ -195,8 +195,9 @@ def _sections(
             "Where it was asked",
             (
                 "Layer and rank were chosen on the fitting pairs only, cross-fitted in two halves: "
-                "of all that follow within 0.02 of the best, the smallest rank, and of that rank "
-                "the layer that follows best."
+                "how often exchanging the directions is followed, beyond how often those of the "
+                "same network before training are; of all within 0.02 of the best, the smallest "
+                "rank, and of that rank the best layer."
                 if auto
                 else "Layer and rank were given."
             )
@@ -226,11 +227,14 @@ def _layers_figure(tried: pd.DataFrame, data: ConceptData) -> Figure:
     names = list(dict.fromkeys(tried["layer"]))
     for rank, rows in tried.groupby("rank"):
         at = [names.index(name) for name in rows["layer"]]
-        axes.plot(at, rows["follow"], "o-", label=f"{rank} direction{'s' if rank > 1 else ''}")
+        label = f"{rank} direction{'s' if rank > 1 else ''}"
+        (line,) = axes.plot(at, rows["follow"], "o-", label=label)
+        axes.plot(at, rows["control"], ".:", color=line.get_color(), alpha=0.6)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set(ylim=(0, 1.02), ylabel="share of pairs that follow", xlabel="layer")
     axes.set_title(f"Where a few directions carry {data.name} (fitting pairs)")
     axes.grid(alpha=0.3)
+    axes.plot([], [], ".:", color="grey", label="those of the network before training")
     axes.legend()
     return figure
 

@@ -6,10 +6,11 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 
 from rlbilinear.agents.folder import locked
 from rlbilinear.commands.language import main
-from rlbilinear.language import extra
+from rlbilinear.language import extra, replacing
 from rlbilinear.language.models import load
 from rlbilinear.language.sae import SparseAutoencoder
 
@@ -120,6 +121,36 @@ def test_a_model_is_converted_and_loads_again(folder, book, tmp_path):
     assert {*loaded.config.bilinear_sizes} == {str(index) for index in order[:2]}
     with torch.no_grad():
         assert loaded(torch.arange(6)[None]).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("done", [0, 1, 12, 21])
+def test_a_stopped_conversion_scores_nothing_twice(done, folder, book, tmp_path, monkeypatch):
+    """Stopped after so many scores: the original's, 18 of layers alone, 12 of layers together."""
+    command = f"convert --model {folder} --text {book} --context 16 --counts 2 --curve 1 3"
+    command += " --statistics-windows 20 --held-out-windows 8 --regression-steps 6 --steps 6"
+    words = [*command.split(), "--batch", "2", "--no-save-model", *QUIET, "--out"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    score_replaced, scored = replacing.score_replaced, []
+
+    def counted(*arguments):
+        if len(scored) == limit:
+            raise KeyboardInterrupt
+        scored.append(arguments)
+        return score_replaced(*arguments)
+
+    monkeypatch.setattr(replacing, "score_replaced", counted)
+    limit = None
+    main([*words, str(whole)])
+    assert len(scored) == 1 + 18 + 12
+    scored, limit = [], done
+    with pytest.raises(SystemExit):
+        main([*words, str(stopped)])
+    scored, limit = [], None
+    main([*words, str(stopped), "--resume"])
+    assert len(scored) == 1 + 18 + 12 - max(0, done - 1)
+    for table in ("alone.csv", "together.csv", "explained.csv", "regression.csv"):
+        ours, theirs = (pd.read_csv(out / table) for out in (stopped, whole))
+        assert_frame_equal(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_models_write_texts(folder, tmp_path, capsys):

@@ -1,5 +1,8 @@
 """The layer is chosen on fitting pairs, cross-fitted by level."""
 
+import copy
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from rlbilinear.probes.concepts import cheese_presence
 from rlbilinear.probes.dataset import counterfactual_pairs
 from rlbilinear.probes.interchange import interchange_table
 from rlbilinear.probes.layer_choice import follow_by_layer
+from rlbilinear.probes.reading import untrained
 from rlbilinear.probes.study import Sizes, prepare
 from rlbilinear.probes.subspaces import Subspace, difference_subspace
 
@@ -22,25 +26,33 @@ def test_each_half_is_tried_with_the_directions_of_the_other(bilinear_agent):
     found = follow_by_layer(bilinear_agent, pairs, LAYERS, seed=1)
     assert found.index.tolist() == LAYERS
     order = np.random.default_rng(1).permutation(np.unique(pairs.levels))
-    for layer in LAYERS:
+    agents = {"follow": bilinear_agent, "control": untrained(bilinear_agent, 1)}
+    for (name, of), layer in product(agents.items(), LAYERS):
         followed = []
         for fit, tried in ((order[:3], order[3:]), (order[3:], order[:3])):
             theirs, ours = (pairs.select(np.isin(pairs.levels, each)) for each in (fit, tried))
             change = (
-                bilinear_agent.activations(theirs.source.observations, [layer])[layer]
-                - bilinear_agent.activations(theirs.base.observations, [layer])[layer]
+                of.activations(theirs.source.observations, [layer])[layer]
+                - of.activations(theirs.base.observations, [layer])[layer]
             )
             subspace = Subspace("one", difference_subspace(change, 1))
             table = interchange_table(bilinear_agent, ours, {layer: [subspace]})
             followed += table["follow"].tolist()
-        assert found[layer] == pytest.approx(np.mean(followed))
+        assert found.loc[layer, name] == pytest.approx(np.mean(followed))
     with pytest.raises(ValueError, match="2 levels or more, got 1"):
         follow_by_layer(bilinear_agent, pairs.select(pairs.levels == 500), LAYERS)
 
 
-def test_auto_is_the_best_of_all_layers(bilinear_agent):
+def test_auto_is_the_layer_furthest_beyond_its_control(bilinear_agent):
     study = prepare(bilinear_agent, "auto", cheese_presence, sizes=SIZES, progress=False)
     found = follow_by_layer(bilinear_agent, study.fit_pairs, study.layers)
-    assert study.layer == found.idxmax()
-    with pytest.raises(ValueError, match="name it instead of auto"):
-        prepare(bilinear_agent, "auto", cheese_presence, probe=study.probe, progress=False)
+    beyond = found["follow"] - found["control"]
+    assert beyond[study.layer] == beyond.max()
+    again = prepare(
+        bilinear_agent, "auto", cheese_presence, probe=study.probe, sizes=SIZES, progress=False
+    )
+    assert again.layer == study.probe.layer_ == study.layer
+    by_hand = copy.copy(study.probe)
+    del by_hand.layer_
+    with pytest.raises(ValueError, match="name the layer that it was fitted at"):
+        prepare(bilinear_agent, "auto", cheese_presence, probe=by_hand, progress=False)

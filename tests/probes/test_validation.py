@@ -33,7 +33,9 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def report(bilinear_agent):
-    return validate(bilinear_agent, sizes=Sizes(**SIZES), seed=3, name="small", progress=False)
+    return validate(
+        bilinear_agent, layer="block2", sizes=Sizes(**SIZES), seed=3, name="small", progress=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -104,19 +104,47 @@ class Mixed(BaseFeaturesExtractor):
         return self.flatten(self.mix(images))
 
 
+class Narrow(BaseFeaturesExtractor):
+    """Keeps one channel, and carries it along one direction of many."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, CHANNELS * SIDE * SIDE)
+        self.narrow = nn.Conv2d(CHANNELS, 1, 1)
+        self.mix = nn.Conv2d(1, CHANNELS, 1)
+        self.flatten = nn.Flatten()
+
+    def forward(self, images):
+        return self.flatten(self.mix(self.narrow(images)))
+
+
 def reading(colour, seed=0, strength=20.0):
     """A policy of two actions that goes by the half in which one colour's blob is."""
-    policy = ActorCriticPolicy(
+    policy = untrained_policy(Mixed, seed=seed)
+    return _reading(policy, policy.features_extractor.mix.weight[:, colour, 0, 0], strength)
+
+
+def reading_narrowly(colour, strength=20.0):
+    """The same, through a layer of that colour alone and one of many channels."""
+    policy = untrained_policy(Narrow)
+    with torch.no_grad():
+        policy.features_extractor.narrow.weight.zero_()[0, colour] = 1
+    return _reading(policy, policy.features_extractor.mix.weight[:, 0, 0, 0], strength)
+
+
+def untrained_policy(extractor, **options):
+    return ActorCriticPolicy(
         spaces.Box(0, 255, (CHANNELS, SIDE, SIDE), np.uint8),
         spaces.Discrete(2),
         lambda _: 1e-3,
         net_arch=[],
-        features_extractor_class=Mixed,
-        features_extractor_kwargs={"seed": seed},
+        features_extractor_class=extractor,
+        features_extractor_kwargs=options,
     )
-    direction = policy.features_extractor.mix.weight[:, colour, 0, 0].detach()
+
+
+def _reading(policy, direction, strength):
     side = torch.where(torch.arange(SIDE) >= SIDE // 2, 1.0, -1.0)
-    weight = torch.einsum("c,y,x->cyx", direction, side, torch.ones(SIDE)).flatten()
+    weight = torch.einsum("c,y,x->cyx", direction.detach(), side, torch.ones(SIDE)).flatten()
     with torch.no_grad():
         policy.action_net.weight.copy_(strength / 2 * torch.stack([-weight, weight]))
         policy.action_net.bias.zero_()

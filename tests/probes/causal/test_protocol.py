@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 
-from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading
+from blobs import GREEN, RED, as_class, as_scalar, data_of, in_places, reading, reading_narrowly
 from rlbilinear.probes.causal.choosing import choose
 from rlbilinear.probes.causal.interventions import Layer, log_behaviour, rows_of
 from rlbilinear.probes.causal.protocol import Questions, answer
@@ -75,6 +75,15 @@ def test_the_layer_is_chosen_on_fitting_pairs(red_policy):
     table, layer, rank = choose(as_subject(red_policy), data, ["mix"], (1, 2))
     assert (layer, rank) == ("mix", 1)
     assert table["follow"].iloc[0] == 1.0
+
+
+def test_a_layer_where_any_direction_does_is_not_chosen():
+    """Of one channel, an untrained network's direction is the whole layer too."""
+    data, subject = data_of(in_places(RED, "red")), as_subject(reading_narrowly(RED))
+    table, layer, rank = choose(subject, data, ["narrow", "mix"], (1,))
+    assert table["follow"].tolist() == [1.0, 1.0]
+    assert table["control"].iloc[0] == 1.0 and table["control"].iloc[1] < 0.5
+    assert (layer, rank) == ("mix", 1)
 
 
 @pytest.mark.parametrize("kind", ["map", "class"])

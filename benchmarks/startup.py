@@ -30,6 +30,14 @@ def comparisons() -> Iterator[Comparison]:
         "import torch",
         Cost(torch - nothing, nan),
     )
+    inner = "\n".join(f"from rlbilinear.{name} import *" for name in ("envs", "agents", "probes"))
+    yield _within(
+        "and all names of rlbilinear.envs, .agents and .probes",
+        _less(inner, torch),
+        IMPORT_SECONDS,
+        "import torch",
+        Cost(torch - nothing, nan),
+    )
     yield _within(
         "rlbilinear --help",
         Cost(_run([sys.executable, "-m", "rlbilinear", "--help"]), nan),

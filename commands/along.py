@@ -28,7 +28,10 @@ TABLE, FIGURE, SETTINGS = "along.csv", "along.png", "along.json"
 class AlongOptions:
     """Ask about a concept along training."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="PATH [PATH ...]", help_behavior_hint="(required)"),
+    ]
     """folders of runs, of one game"""
     out: Path
     """folder for the table and the figure"""

@@ -29,7 +29,7 @@ from rlbilinear.agents.folder import new_folder, provenance, write_json
 from rlbilinear.agents.options import TrainOptions
 from rlbilinear.agents.run_status import Progress, Standing, standing
 from rlbilinear.commands.outputs import check_folder, tensorboard_command, writing
-from rlbilinear.commands.running import Command, Failed
+from rlbilinear.commands.running import Command, Failed, Several
 
 REPORT, MARKER = "report", "report.json"
 
@@ -42,11 +42,11 @@ class CompareOptions(TrainOptions):
     """folder of the comparison"""
     architecture_options: str = "{}"
     """options of every architecture, as JSON: {"kernel_size": 3}"""
-    games: tuple[str, ...] = ()
+    games: Several[str] = ()
     """ProcGen games; with --report-only, by default all in the folder"""
-    architectures: tuple[str, ...] = ()
+    architectures: Several[str] = ()
     """names, each with its own options after commas: bimpala-small,learning_rate=1e-4"""
-    seeds: tuple[int, ...] = ()
+    seeds: Several[int] = ()
     """seeds of the runs; three or more give meaningful intervals"""
     report_only: bool = False
     """make the report without training"""

@@ -17,7 +17,7 @@ from rlbilinear.agents.folder import provenance
 from rlbilinear.agents.truncate import Of
 from rlbilinear.commands.inputs import load_maze_agent
 from rlbilinear.commands.outputs import check_folder, tensorboard_command, writing
-from rlbilinear.commands.running import Command, Count, Seed
+from rlbilinear.commands.running import Command, Count, Seed, Several
 from rlbilinear.probes.chains import with_depth
 from rlbilinear.probes.decomposition import REPORT, Decomposition, decompose
 from rlbilinear.probes.truncation import with_sweep
@@ -43,7 +43,7 @@ class DecomposeOptions:
     """levels on which the probe is fitted, or the difference measured"""
     depth: bool = False
     """also follow the direction down through the layers below, with the R² of what is kept"""
-    sweep: tuple[Count, ...] = ()
+    sweep: Several[Count] = ()
     """also play with this many eigenvectors of the layer kept"""
     of: Of = "action"
     """in a sweep of the dense layer: eigenvectors of each action, of each move, or joint ones"""

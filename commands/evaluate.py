@@ -16,7 +16,7 @@ import tyro
 from rlbilinear.agents import load, names
 from rlbilinear.agents.evaluation import BASELINES, evaluate, summary
 from rlbilinear.commands.outputs import check_new_file, new_file
-from rlbilinear.commands.running import Command, Count, Seed
+from rlbilinear.commands.running import Command, Count, Seed, Several
 from rlbilinear.envs import EVALUATION
 from rlbilinear.envs.games import check_game, check_mode
 
@@ -32,7 +32,7 @@ class EvaluateOptions:
     """zoo agents by name, or folders of agents"""
     levels: Count = 200
     """number of held-out levels"""
-    level_seeds: tuple[int, ...] = ()
+    level_seeds: Several[int] = ()
     """play exactly these levels instead"""
     episodes: Count = 1
     """episodes of each level; greedy ones, which are all alike, are played once"""

@@ -188,12 +188,12 @@ def truncations(options: ImagesOptions, images: Images, networks: Networks) -> R
 
 
 def decompositions(options: ImagesOptions, images: Images, networks: Networks) -> Result:
-    """Decompose the whole tensor of one network."""
+    """Decompose the whole tensors."""
     first = networks.base[0]
-    full = study.scores(images, [first])
+    full = study.scores(images, networks.base)
     ranks = (8,) if options.quick else (1, 2, 4, 8, 16, 32, 64)
-    table = study.decompositions(images, first, ranks, 10 if options.quick else 150)
-    yield "decompositions", (table, draw.decompositions(table, full.test.iloc[0]))
+    table = study.decompositions(images, networks.base, ranks, 10 if options.quick else 150)
+    yield "decompositions", (table, draw.decompositions(table, full))
     yield "hosvd", (None, draw.components(images, hosvd(first.tensor)))
     cp = fit_cp(first.tensor, 8 if options.quick else 32, steps=10 if options.quick else 150)
     yield "cp", (None, draw.products(images, cp))
@@ -272,6 +272,10 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
             of = cut[(cut.kept == "largest") & (cut.k == k)].accuracy
             if len(of):
                 lines[f"accuracy with {k} eigenvectors a class"] = _line(of)
+    if "decompositions" in tables:
+        for name, of in tables["decompositions"].groupby("decomposition", sort=False):
+            most = of["size"].max()
+            lines[f"accuracy with {most} {name}"] = _line(of[of["size"] == most].accuracy)
     if "adversarial" in tables:
         attack = tables["adversarial"]
         for noise, of in attack[attack["size"] == 0.5].groupby("trained_noise"):

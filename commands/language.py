@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from rlbilinear.commands.running import AtLeast, Command, Count, Seed
+from rlbilinear.commands.running import AtLeast, Command, Count, Seed, Several
 from rlbilinear.language.extra import require
 
 MARKER = "language.json"
@@ -84,7 +84,7 @@ class ConvertOptions:
     """numbers of layers at which the methods without distillation are compared"""
     tables: bool = True
     """score each layer alone and the curve; without them layers are taken from the last one on"""
-    held_out_text: tuple[str, ...] = ()
+    held_out_text: Several[str] = ()
     """score on the ends of these documents, which are held out; of those of --text when empty"""
     context: Count = 256
     """tokens of a window"""
@@ -160,7 +160,7 @@ class ReadOptions:
     """folder for tables and figures"""
     layer: Annotated[int, AtLeast(0)] = 0
     """whose circuits"""
-    tokens: tuple[str, ...] = ()
+    tokens: Several[str] = ()
     """tokens whose logits' directions are read, such as " happy", or a difference, " he- she" """
     eigenvectors: Count = 1
     """of each of these directions, that make its circuit"""

@@ -32,6 +32,7 @@ LARGEST_SEED = 2**31 - 1
 """That the simulator takes."""
 
 Options = TypeVar("Options")
+Item = TypeVar("Item")
 
 
 class AtLeast(NamedTuple):
@@ -49,6 +50,11 @@ class AtMost(NamedTuple):
 Count = Annotated[int, AtLeast(1)]
 Seed = Annotated[int, AtLeast(0), AtMost(LARGEST_SEED)]
 Scale = Annotated[float, AtLeast(0)]
+Several = Annotated[
+    tuple[Item, ...],
+    tyro.conf.arg(help_behavior_hint=lambda said: f"(default: {said})" if said else "(optional)"),
+]
+"""Of an option that is empty by default, which tyro would show as ``(default: )``."""
 
 
 class Failed(Exception):

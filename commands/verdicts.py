@@ -20,7 +20,7 @@ import tyro
 
 from rlbilinear.agents import load
 from rlbilinear.commands.outputs import check_new_file, new_file
-from rlbilinear.commands.running import Command
+from rlbilinear.commands.running import Command, Several
 from rlbilinear.probes.across import over_agents
 from rlbilinear.probes.causal.atlas import SETTINGS, AtlasSizes
 from rlbilinear.probes.surrogate import BY_SURROGATE, SURROGATE
@@ -36,9 +36,12 @@ EFFECTS = ["effect", "effect_low", "effect_high", "control"]
 class VerdictsOptions:
     """Gather atlases or reports over their agents."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    folders: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="PATH [PATH ...]", help_behavior_hint="(required)"),
+    ]
     """folders of atlases, or of the reports of validate"""
-    layers: tuple[str, ...] = ()
+    layers: Several[str] = ()
     """layers to show; by default all"""
     out: Path | None = None
     """write the whole table to this CSV file"""

@@ -21,7 +21,7 @@ extras="[dev]"
 [ -z "${FAST:-}" ] || { paths=$part && extras=""; }
 [ $# -eq 0 ] || paths=$*
 work=$PWD/build/matrix
-rm -rf "$work/wheel" && mkdir -p "$work/wheel"
+rm -rf "$work/wheel"
 failed=""
 
 pythons=${PYTHONS:-}
@@ -36,12 +36,18 @@ if [ -z "$pythons" ]; then
 fi
 [ -n "$pythons" ] || { echo "no Python 3.10 to 3.13 was found" >&2; exit 1; }
 
-build() {
-    "$1" -m venv "$work/build" && "$work/build/bin/python" -m pip wheel --quiet --no-deps \
-        --wheel-dir "$work/wheel" . && rm -rf "$work/build"
+copy() {  # what git knows of the checkout, into the new folder $1
+    rm -rf "$1" && mkdir -p "$1" && git ls-files | tar -cf - -T - | tar -xf - -C "$1"
 }
 
-install() {  # into the environment $1
+build() {  # from a copy: setuptools would also pack what an older build has left in the checkout
+    copy "$work/source" && "$1" -m venv "$work/build" &&
+        "$work/build/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheel" \
+            "$work/source" && rm -rf "$work/build" "$work/source"
+}
+
+install() {  # into the environment $1, instead of the wheel of the last run
+    "$1/bin/python" -m pip uninstall --quiet --yes rlbilinear 2>/dev/null || return 1
     what="rlbilinear$extras@file://$wheel"
     if [ -n "${OLDEST:-}" ]; then
         "$1/bin/python" -m pip install --quiet uv &&
@@ -52,9 +58,8 @@ install() {  # into the environment $1
     fi
 }
 
-check() {  # the environment $1, in a copy of the checkout without the package
-    rm -rf "$work/run" && mkdir "$work/run" && git ls-files | grep -v '^rlbilinear/' |
-        tar -cf - -T - | tar -xf - -C "$work/run" && cd "$work/run" || return 1
+check() {  # the environment $1, in a copy without the package's own folder, which would come first
+    copy "$work/run" && rm -r "$work/run/rlbilinear" && cd "$work/run" || return 1
     "$1/bin/rlbilinear" agents && "$1/bin/rlbilinear" doctor && "$1/bin/pytest" -q $paths
     status=$?
     cd "$OLDPWD" && return $status

@@ -1,6 +1,7 @@
 """The packages: what is installed, in which direction they import, and that importing is silent."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def all_imports(folder):
 
 
 def test_no_package_is_forgotten():
-    """What is installed is every folder with Python files in it, and the zoo's data."""
+    """What is installed is every folder with Python files in it, stubs, pages and the zoo."""
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert setup["package-dir"] == {name: folder for folder, name in FOLDERS.items()}
     there = set()
@@ -110,10 +111,16 @@ def test_no_package_is_forgotten():
             inner = file.parent.relative_to(ROOT / folder).parts
             there.add(".".join([name, *inner]))
     assert set(setup["packages"]) == there
-    patterns = setup["package-data"]["rlbilinear.agents"]
-    data = {file for pattern in patterns for file in (ROOT / "agents").glob(pattern)}
+    data = {
+        file
+        for package, patterns in setup["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / setup["package-dir"][package]).glob(pattern)
+    }
     zoo = {file for file in (ROOT / "agents" / "zoo").rglob("*") if file.is_file()}
-    assert data == {*zoo, *(ROOT / "agents").glob("*.pyi")}
+    stubs = {file for folder in FOLDERS for file in (ROOT / folder).rglob("*.pyi")}
+    pages = set((ROOT / "probes").rglob("*.html"))
+    assert data == {*zoo, *stubs, *pages, ROOT / MATHS / "py.typed"}
 
 
 @pytest.mark.parametrize("folder", list(FOLDERS)[1:])
@@ -126,10 +133,18 @@ def test_folders_are_no_second_packages(folder):
     assert f"import this package as `{FOLDERS[folder]}`, not as `{folder}`" in done.stderr
 
 
-@pytest.mark.parametrize("package", list(FOLDERS.values())[:4])
+@pytest.mark.parametrize("folder", [MATHS, ENVS, AGENTS, PROBES])
+def test_no_name_of_a_package_is_shadowed_by_a_module(folder):
+    """Importing a module makes it an attribute of its package, instead of the name."""
+    names = importlib.import_module(FOLDERS[folder]).__all__
+    assert not {*names} & {file.stem for file in (ROOT / folder).glob("*.py")}
+
+
+@pytest.mark.parametrize("package", list(FOLDERS.values())[:5])
 def test_import_is_silent_and_writes_nothing(package, tmp_path):
+    """The package and all its names, some of which are loaded when they are first asked for."""
     done = subprocess.run(
-        [sys.executable, "-B", "-c", f"import {package}"],
+        [sys.executable, "-B", "-c", f"from {package} import *"],
         cwd=tmp_path,
         env={
             "PATH": "",

@@ -76,17 +76,20 @@ def truncation(table: pd.DataFrame, full: pd.DataFrame) -> Figure:
     return finish(figure)
 
 
-def decompositions(table: pd.DataFrame, full: float) -> Figure:
+def decompositions(table: pd.DataFrame, full: pd.DataFrame) -> Figure:
     """Draw accuracy and energy of each decomposition as it grows."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, value in zip(figure.subplots(1, 2), ("accuracy", "energy"), strict=True):
-        for name, group in table.groupby("decomposition", sort=False):
-            axes.plot(group["size"], group[value], ".-", lw=1, label=name)
+        means = with_intervals(table, ["decomposition", "size"], value)
+        for name, group in means.groupby("decomposition", sort=False):
+            _band(axes, group, "size", str(name))
         axes.set(xscale="log", xlabel="size (components, vectors, directions, terms)")
         axes.set(ylabel="test accuracy" if value == "accuracy" else "share of squared norm")
-    figure.axes[0].axhline(full, color="black", lw=0.8, ls=":", label="whole network")
+    mean = full.test.mean()
+    figure.axes[0].axhline(mean, color="black", lw=0.8, ls=":", label="whole network")
     figure.axes[0].legend(fontsize=8)
-    figure.suptitle("One network's tensor by four decompositions", fontsize=11)
+    networks = table.seed.nunique()
+    figure.suptitle(f"Tensors of {networks} networks by four decompositions", fontsize=11)
     return finish(figure)
 
 

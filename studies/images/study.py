@@ -4,7 +4,7 @@ Every function takes trained classifiers and gives a pandas table with a row for
 intervals are over networks and not over images.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -186,34 +186,39 @@ def completeness(trained: Iterable[Trained], most: int) -> pd.DataFrame:
 
 
 def decompositions(
-    images: Images, trained: Trained, ranks: Sequence[int], steps: int
+    images: Images, trained: Iterable[Trained], ranks: Sequence[int], steps: int
 ) -> pd.DataFrame:
-    """Measure accuracy and error of each decomposition of the tensor as its size grows."""
+    """Measure accuracy and error of each decomposition of the tensors as its size grows."""
     x, labels = images.test.double(), images.test_labels
-    total = trained.tensor.norm**2
     rows = []
+    for t in trained:
+        for name, size, tensor, energy in _decomposed(t.tensor, ranks, steps):
+            row = {"seed": t.recipe.seed, "decomposition": name, "size": size, "energy": energy}
+            rows.append({**row, "accuracy": accuracy(tensor, x, labels)})
+    return pd.DataFrame(rows)
 
-    def add(decomposition: str, size: int, tensor: BilinearTensor, missing: float) -> None:
-        right = accuracy(tensor, x, labels)
-        row = {"decomposition": decomposition, "size": size, "energy": 1 - missing}
-        rows.append({**row, "accuracy": right})
 
-    components = hosvd(trained.tensor)
+def _decomposed(
+    tensor: BilinearTensor, ranks: Sequence[int], steps: int
+) -> Iterator[tuple[str, int, BilinearTensor, float]]:
+    """Yield decompositions: name, size, what is kept, and its share of the squared norm."""
+    total = tensor.norm**2
+    components = hosvd(tensor)
     for k in range(1, len(components.outputs) + 1):
         missing = components.error(k) ** 2 / total
-        add("HOSVD components", k, components.truncate(k), missing.item())
+        yield "HOSVD components", k, components.truncate(k), 1 - missing.item()
     terms = components.interactions()
     most = int(terms.components.unique(return_counts=True)[1].max())
     for k in [k for k in ranks if k <= most]:
         kept = terms.keep(k)
-        add("eigenvectors of each component", k, kept.tensor(), (kept.error**2 / total).item())
-    for k in [k for k in ranks if k <= trained.tensor.in_features]:
-        tucker = tucker2(trained.tensor, k)
-        add("Tucker-2 directions", k, tucker.tensor(), 1 - tucker.share.item())
+        missing = kept.error**2 / total
+        yield "eigenvectors of each component", k, kept.tensor(), 1 - missing.item()
+    for k in [k for k in ranks if k <= tensor.in_features]:
+        tucker = tucker2(tensor, k)
+        yield "Tucker-2 directions", k, tucker.tensor(), tucker.share.item()
     for k in ranks:
-        cp = fit_cp(trained.tensor, k, steps=steps)
-        add("CP terms", k, cp.tensor(), 1 - cp.cosine**2)
-    return pd.DataFrame(rows)
+        cp = fit_cp(tensor, k, steps=steps)
+        yield "CP terms", k, cp.tensor(), cp.cosine**2
 
 
 def depth(images: Images, model: BilinearClassifier, ranks: Sequence[int]) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from rlbilinear.agents.experts import EXPERTS
 from rlbilinear.agents.folder import locked
 from rlbilinear.agents.network import weights_of
 from rlbilinear.agents.run import AGENT, DISTILLED, OPTIONS, Run
+from rlbilinear.commands.main import main
 from rlbilinear.envs import EVALUATION, MOVE_OF_ACTION, TRAINING, Levels, Maze
 
 ROOT = Path(__file__).parents[2]
@@ -513,13 +514,12 @@ def test_control_c_leaves_the_last_checkpoint_whole(tmp_path):
     assert frames >= 8
 
 
-def test_command_line_names_the_choices(tmp_path):
-    command = [sys.executable, "scripts/distill.py", "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*command, "--mode", "extreme"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "easy, hard, memory" in done.stderr and "Traceback" not in done.stderr
+def test_command_line_names_the_choices(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["distill", "--out", str(tmp_path / "run"), "--mode", "extreme"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "easy, hard, memory" in said and "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ else:
     import tomli as tomllib
 
 
+INNER = [["language", name] for name in ("train", "convert", "read", "write")]
+
+
 def test_help_fits_one_screen(capsys):
     main(["--help"])
     lines = capsys.readouterr().out.splitlines()
@@ -43,16 +46,15 @@ def test_no_subcommand_loads_neither_torch_nor_the_simulator(words):
     assert done.stdout.splitlines()[-1] == "loaded: []", done.stderr
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_every_subcommand_has_help(name, capsys):
-    module = importlib.import_module(f"rlbilinear.commands.{SUBCOMMANDS[name].module}")
+@pytest.mark.parametrize("words", [*([name] for name in SUBCOMMANDS), *INNER], ids=" ".join)
+def test_every_subcommand_has_help(ends, words):
+    said = ends(0, main, [*words, "--help"])
+    assert f"usage: rlbilinear {' '.join(words)} " in said and "(default: )" not in said
+    if words in INNER:
+        return
+    module = importlib.import_module(f"rlbilinear.commands.{SUBCOMMANDS[words[0]].module}")
     assert isinstance(module.main, Command)
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert f"usage: rlbilinear {name} " in said
-    assert inspect.getdoc(module).splitlines()[0] in said
+    assert " ".join(inspect.getdoc(module).splitlines()[0].split()) in said
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import tyro
 
 from rlbilinear.agents import CheckpointError
-from rlbilinear.commands.running import Command, Count, Failed, Scale, Seed, exit_codes
+from rlbilinear.commands.running import Command, Count, Failed, Scale, Seed, Several, exit_codes
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class TinyOptions:
     """Options of a command that does next to nothing."""
 
     count: Count = 2
-    seeds: tuple[Seed, ...] = ()
+    seeds: Several[Seed] = ()
+    levels: Several[int] = (3, 4)
     limit: Count | None = None
     scale: Scale = 1.0
 
@@ -62,12 +63,13 @@ def test_a_command_that_is_done_returns(capsys):
     given = []
     command = Command(TinyOptions, given.append, "Does next to nothing.")
     command(["--count", "3", "--seeds", "0", "7", "--limit", "1"], "rlbilinear tiny")
-    assert given == [TinyOptions(3, (0, 7), 1)]
+    assert given == [TinyOptions(3, (0, 7), (3, 4), 1)]
     with pytest.raises(SystemExit) as ended:
         command(["--help"], "rlbilinear tiny")
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert "usage: rlbilinear tiny" in said and "Does next to nothing." in said
+    assert "(optional)" in said and "(default: 3 4)" in said
 
 
 @pytest.mark.parametrize(

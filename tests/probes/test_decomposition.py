@@ -2,9 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,14 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlbilinear import channel_spatial_svd
 from rlbilinear.agents import load
 from rlbilinear.agents.heads import policy_form
+from rlbilinear.commands.main import main
 from rlbilinear.envs import ACTIONS_OF_MOVE, FITTING, Maze, Move, observe
 from rlbilinear.probes.chains import with_depth
 from rlbilinear.probes.dataset import counterfactual_pairs
 from rlbilinear.probes.decomposition import Decomposition, check_output, decompose
 from rlbilinear.probes.directions import find_direction
 from rlbilinear.probes.truncation import with_sweep
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "decompose.py"
 
 
 @pytest.fixture(scope="module")
@@ -141,17 +137,9 @@ def test_a_whole_convolution_is_truncated(agent, monkeypatch):
     assert seen[1].layer("block6.bilinear").left.weight.shape[0] == 33
 
 
-def test_the_script_says_what_is_wrong(tmp_path):
-    command = [
-        sys.executable,
-        SCRIPT,
-        "--layer",
-        "stem",
-        "--direction",
-        "0",
-        "--out",
-        tmp_path / "a",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "stem is a Conv2d, not bilinear; choose from" in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "a").exists()
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["decompose", "--layer", "stem", "--direction", "0", "--out", str(tmp_path / "a")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "stem is a Conv2d, not bilinear; choose from" in said
+    assert "Traceback" not in said and not (tmp_path / "a").exists()

@@ -239,7 +239,7 @@ def prepare(
         TypeError: something else than an agent, layer, concept or their names.
     """
     sizes, agent, concept = sizes or Sizes(), as_agent(agent), concepts.concept(concept)
-    layer = as_layer(agent, layer)
+    name = as_layer(agent, layer)
     surrogate = None if surrogate is None else as_agent(surrogate)
     if agent.config.game != "maze":
         raise ValueError(f"validation needs a maze agent, this one plays {agent.config.game}")
@@ -249,14 +249,14 @@ def prepare(
             f"there are no counterfactual pairs for {concept.name!r}; choose from {choices}"
         )
     layers = map_layers(agent)
-    if layer not in (AUTO, *layers):
-        raise ValueError(f"unknown layer {layer!r}; choose from {AUTO}, {', '.join(layers)}")
-    if probe is not None and layer == AUTO:
+    if name not in (AUTO, *layers):
+        raise ValueError(f"unknown layer {name!r}; choose from {AUTO}, {', '.join(layers)}")
+    if probe is not None and name == AUTO:
         if not (fitted_at := getattr(probe, "layer_", None)):
             raise ValueError("probe: name the layer that it was fitted at, instead of auto")
-        layer = fitted_at
+        name = fitted_at
     if probe is not None:
-        _check_probe(probe, agent, layer)
+        _check_probe(probe, agent, name)
     if surrogate is not None and not {*feeds(surrogate)} <= {*agent.layer_names}:
         raise ValueError(
             "surrogate: its blocks are not the agent's; make it with probes.surrogate_of"
@@ -264,8 +264,8 @@ def prepare(
     fitting, evaluation = FITTING.first(sizes.fit_levels), EVALUATION.first(sizes.levels)
     each = sizes.pairs_per_level
     fit_pairs = counterfactual_pairs(fitting, pairs_per_level=each, seed=seed + 2)
-    if layer == AUTO:
-        layer = choose_layer(agent, fit_pairs, layers, seed=seed)
+    if name == AUTO:
+        name = choose_layer(agent, fit_pairs, layers, seed=seed)
     labelled = [concept, cheese_position, mouse_presence]
     fit, held_out = (
         collect(
@@ -282,7 +282,7 @@ def prepare(
     return Study(
         agent=agent,
         concept=concept,
-        layer=layer,
+        layer=name,
         sizes=sizes,
         seed=seed,
         layers=layers,
@@ -293,7 +293,7 @@ def prepare(
         absent=counterfactual_pairs(
             evaluation, pairs_per_level=each, source="absent", seed=seed + 4
         ),
-        probe=probe or fit_probe(fit, layer, concept),
+        probe=probe or fit_probe(fit, name, concept),
         progress=progress,
         surrogate=surrogate,
     )

@@ -19,8 +19,8 @@ def draw_training(curves: pd.DataFrame) -> Figure:
                 label=mlp if place == 0 else None,
             )
     axes.set(xlabel="step", ylabel="held-out loss, nats a token", yscale="log")
-    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis_formatter(ScalarFormatter())  # 3.5 instead of 3.5 x 10^0
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(ScalarFormatter())  # 3.5 instead of 3.5 x 10^0
     axes.legend()
     return figure
 

@@ -32,6 +32,8 @@ class BaselinesOptions:
     """names of concepts of the agents' game"""
     layer: str = "auto"
     """where; auto chooses it on the fitting pairs"""
+    rank: Count | None = None
+    """how many difference directions are ours; chosen with the layer unless given"""
     fit_levels: Count = FIT_LEVELS
     """levels to fit on"""
     levels: Count = LEVELS
@@ -55,6 +57,7 @@ def _baselines(options: BaselinesOptions) -> None:
                 agent,
                 concept,
                 layer=options.layer,
+                rank=options.rank or "auto",
                 seed=options.seed,
                 fit_levels=options.fit_levels,
                 levels=options.levels,

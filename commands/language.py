@@ -187,7 +187,7 @@ class ReadOptions:
     """output features whose forms are compared, the most active ones"""
     circuits: Count = 3
     """gating pairs that are shown and tested"""
-    gating_tokens: tuple[str, ...] = ()
+    gating_tokens: Several[str] = ()
     """look also at pairs with a feature that belongs to these tokens, such as " not" " never":
     a third of its activation is at them or right after them"""
     places: Count = 64

@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from rlbilinear.agents.folder import new_folder, write_json
 from rlbilinear.commands.language import MARKER, ReadOptions
 from rlbilinear.commands.language_pages import (
     Found,
@@ -17,7 +16,7 @@ from rlbilinear.commands.language_pages import (
     describe_interplay,
     describe_interplay_edits,
 )
-from rlbilinear.commands.outputs import check_folder, write_study, writing
+from rlbilinear.commands.outputs import check_folder, write_study
 from rlbilinear.language import circuits, feature_study, figures, interplay
 from rlbilinear.language.bpe import load_bpe
 from rlbilinear.language.devices import find_device
@@ -105,7 +104,16 @@ def read(options: ReadOptions) -> None:
             precision=options.precision,
             progress=options.progress,
         )
-        write_autoencoders(features, record, options)
+        # What took longest to learn is written before the rest of the work, which may be stopped.
+        write_study(
+            options.out,
+            {},
+            {},
+            record,
+            marker=MARKER,
+            overwrite=options.overwrite,
+            also=features.save,
+        )
         summary |= features.summary(reading.mlp(options.layer))
         shown: Any = {"progress": options.progress}
         tables["correlations"] = feature_study.correlations(
@@ -148,24 +156,16 @@ def read(options: ReadOptions) -> None:
         print(f"{name:30s} {value:.4f}")
     record |= {"summary": summary, "circuits": page}
     overwrite = options.overwrite or features is not None
-    write_study(options.out, tables, pictures, record, marker=MARKER, overwrite=overwrite)
-    if features:
-        features.inputs.save(options.out / "inputs.safetensors")
-        features.outputs.save(options.out / "outputs.safetensors")
+    write_study(
+        options.out,
+        tables,
+        pictures,
+        record,
+        marker=MARKER,
+        overwrite=overwrite,
+        also=features.save if features else None,
+    )
     print(f"\nTables and figures: {options.out}")
-
-
-def write_autoencoders(
-    features: feature_study.Features, record: dict[str, Any], options: ReadOptions
-) -> None:
-    """Write what took longest to learn before the rest of the work, which may be stopped."""
-    with (
-        writing(options.out),
-        new_folder(options.out, overwrite=options.overwrite, marker=MARKER) as folder,
-    ):
-        features.inputs.save(folder / "inputs.safetensors")
-        features.outputs.save(folder / "outputs.safetensors")
-        write_json(folder / MARKER, record)
 
 
 def tested(

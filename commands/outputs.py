@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,7 @@ def write_study(
     *,
     marker: str,
     overwrite: bool,
+    also: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a folder of tables (CSV) and figures (PNG), and how they were made (JSON).
 
@@ -129,12 +130,15 @@ def write_study(
         record: options and summary, to which command, hardware and versions are added.
         marker: name of the JSON file; a folder without it is not replaced.
         overwrite: replace a folder that is there.
+        also: writes what else belongs into the folder, before it takes its place.
 
     Raises:
         FileExistsError: it is there, and may not be replaced.
         OSError: it cannot be written.
     """
     with writing(out), new_folder(out, overwrite=overwrite, marker=marker) as folder:
+        if also is not None:
+            also(folder)
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         for name, picture in pictures.items():

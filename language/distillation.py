@@ -24,7 +24,7 @@ from rlbilinear.language.bilinear_models import with_bilinear
 from rlbilinear.language.closed_form import recording
 from rlbilinear.language.devices import Precision, autocast
 from rlbilinear.language.models import layers
-from rlbilinear.language.scoring import batched, divergence, logits_of, score
+from rlbilinear.language.scoring import batched, divergence, logits_of, score, windows_at_once
 from rlbilinear.language.text import random_windows
 from rlbilinear.language.training_files import load_state, save_state
 from rlbilinear.layers import BilinearLinear
@@ -33,10 +33,6 @@ FIRST_BATCH = 1_000_000
 """Number of the distillation's first batch: its windows are not the regression's."""
 WARM_UP = 0.05
 """Share of the training over which the learning rate rises."""
-
-
-LOGITS_AT_ONCE = 2**26
-"""Logits that the distillation has in memory at a time: 256 MiB of the original's, in float32."""
 
 
 @dataclass(frozen=True)
@@ -339,7 +335,7 @@ def _backward(
     Few windows go through at a time: at a vocabulary of 49,152 their logits are the largest tensors
     of the training.
     """
-    size = max(1, LOGITS_AT_ONCE // (batch.shape[1] * model.config.vocab_size))
+    size = windows_at_once(batch.shape[1], model.config.vocab_size)
     total = torch.zeros((), device=batch.device)
     for part in batch.split(size):
         with torch.no_grad(), autocast(model, precision):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -44,6 +45,11 @@ class Features:
         tokens = (self.output_activations > 0).sum(0)
         order = tokens.argsort(descending=True).tolist()
         return [feature for feature in order if tokens[feature] >= least][:count]
+
+    def save(self, folder: Path) -> None:
+        """Write both autoencoders into a folder, for `load_sae`."""
+        self.inputs.save(folder / "inputs.safetensors")
+        self.outputs.save(folder / "outputs.safetensors")
 
     def by_window(
         self, activations: Float[Tensor, "tokens features"], feature: int

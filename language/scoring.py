@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+LOGITS_AT_ONCE = 2**26
+"""Logits that are in memory at a time, in each of a few copies: 256 MiB in float32."""
+
 Logits = Callable[[Int[Tensor, "batch context"]], Float[Tensor, "batch context vocabulary"]]
 
 
@@ -81,6 +84,11 @@ def replay(stored: Iterable[Float[Tensor, "batch context vocabulary"]]) -> Logit
     """Return a function that gives stored logits, those of the next batch at every call."""
     following = iter(stored)
     return lambda _: next(following)
+
+
+def windows_at_once(context: int, vocabulary: int) -> int:
+    """Return how many windows' logits to have in memory at a time."""
+    return max(1, LOGITS_AT_ONCE // (context * vocabulary))
 
 
 def batched(

@@ -10,11 +10,8 @@ from tqdm import tqdm
 
 from rlbilinear.hosvd import hosvd
 from rlbilinear.language.reading import Reading
-from rlbilinear.language.scoring import batched, divergence, token_losses
+from rlbilinear.language.scoring import batched, divergence, token_losses, windows_at_once
 from rlbilinear.tensor import BilinearTensor
-
-LOGITS_AT_ONCE = 1 << 25
-"""Numbers in the logits of a batch, of which a few copies are in memory."""
 
 
 def truncation_losses(
@@ -58,7 +55,7 @@ def truncation_losses(
         cases.append(("eigenvectors", count, kept.tensor(), (kept.error / norm).item()))
     layers = [cut.as_layer(mlp) for _, _, cut, _ in cases]
     totals = torch.zeros(1 + len(cases), 2, dtype=torch.float64)
-    size = max(1, LOGITS_AT_ONCE // (windows.shape[1] * len(reading.embedding)))
+    size = windows_at_once(windows.shape[1], len(reading.embedding))
     batches = list(batched(windows, size, reading.embedding.device))
     for tokens in tqdm(batches, "truncation", disable=not progress):
         paused = reading.pause(layer, tokens)
